@@ -52,6 +52,11 @@ pub fn several(parts: impl ExactSizeIterator<Item = String>) -> String {
     shown.join(", ") + &more
 }
 
+/// The end of a sentence about one thing that holds for so many more.
+pub fn also(what: &str, more: usize, noun: &str) -> String {
+    if more == 0 { String::new() } else { format!("; also {what}: {}", plural(more, noun)) }
+}
+
 /// Text with control characters escaped, safe to print: names come from other people's
 /// files.
 pub fn escape_control(text: &str) -> String {

@@ -1,57 +1,58 @@
-//! What no base is needed for: whether tensors fit each other and the config, and whether something is
+//! Checks without a base: whether tensors fit each other and the config, and whether something is
 //! missing.
 
 use std::collections::BTreeSet;
 
-use super::also;
-use super::file::{AdapterFile, Parts, rank};
+use super::file::{AdapterFile, Parts};
 use super::names::{Module, ModuleForm, Part, of_base};
 use crate::checkpoint::ADAPTER_CONFIG;
 use crate::container::StoredTensor;
-use crate::display::listed;
+use crate::display::{also, listed};
 use crate::error::{Result, bail};
 use crate::weights::{FileCache, is_zero};
 
 impl AdapterFile {
     /// Refuses factors and rows that do not fit each other or the config, which no base can mend.
     pub fn check(&self) -> Result<()> {
-        let mut wrong = self.modules.iter().filter_map(|(module, parts)| {
-            if let Some(rows) = parts.get(&Part::Rows) {
-                return self.check_tokens(module, rows).err();
-            }
-            let [a, b] = [parts.get(&Part::A)?, parts.get(&Part::B)?];
-            let is_exchanged = |a: &[u64], b: &[u64]| {
-                matches!((a, b), ([first, inner], [other, last]) if first != last && inner == other)
-            };
-            if module.form == ModuleForm::Linear && is_exchanged(&a.shape, &b.shape) {
-                return Some(format!(
-                    "`{}` has shape {:?} and `{}` {:?}, expected [rank, inputs] and [outputs, rank]: exchange their names if lora_A and lora_B are exchanged, or transpose both",
-                    a.name, a.shape, b.name, b.shape
-                ));
-            }
-            let [of_a, of_b] = [a.shape.iter().rev().nth(1)?, b.shape.last()?];
-            if of_a != of_b {
-                return Some(format!(
-                    "`{}` has shape {:?} and `{}` {:?}, which have different ranks, {of_a} and {of_b}: use the file that was saved after training",
-                    a.name, a.shape, b.name, b.shape
-                ));
-            }
-            let configured = self.config.rank(&module.name);
-            if let (ModuleForm::Wrapped(_), Some(rank)) = (module.form, configured)
-                && of_a % rank != 0
-            {
-                return Some(format!(
-                    "`{}` has factors of {of_a} ranks for all experts together, no multiple of {rank}, which key `{}` of {ADAPTER_CONFIG} says: use the {ADAPTER_CONFIG} that was saved with the file",
-                    module.name,
-                    self.config.rank_key(&module.name).0
-                ));
-            }
-            let is_alone = matches!(module.form, ModuleForm::Linear | ModuleForm::Embedding);
-            let rank = rank(module.form, &a.shape, None).filter(|_| is_alone)?;
-            self.config.scale(&module.name, rank).err()
-        });
+        let mut wrong = self.modules.iter().filter_map(|(module, it)| self.fault(module, it));
         let Some(first) = wrong.next() else { return Ok(()) };
-        bail!("`{}`: {first}{}", self.weights.display(), also("wrong", wrong.count()));
+        bail!("`{}`: {first}{}", self.weights.display(), also("wrong", wrong.count(), "module"));
+    }
+
+    /// What is wrong with a module.
+    fn fault(&self, module: &Module, parts: &Parts) -> Option<String> {
+        if let Some(rows) = parts.get(&Part::Rows) {
+            return self.check_tokens(module, rows).err();
+        }
+        let Module { form, name, .. } = module;
+        let [a, b] = [parts.get(&Part::A)?, parts.get(&Part::B)?];
+        let shapes = format!("`{}` has shape {:?} and `{}` {:?}", a.name, a.shape, b.name, b.shape);
+        if let (ModuleForm::Linear, [first, inner], [other, last]) =
+            (form, &a.shape[..], &b.shape[..])
+            && first != last
+            && inner == other
+        {
+            return Some(format!(
+                "{shapes}, expected [rank, inputs] and [outputs, rank]: exchange their names if lora_A and lora_B are exchanged, or transpose both"
+            ));
+        }
+        let [of_a, of_b] = [a.shape.iter().rev().nth(1)?, b.shape.last()?];
+        if of_a != of_b {
+            return Some(format!(
+                "{shapes}, which have different ranks, {of_a} and {of_b}: use the file that was saved after training"
+            ));
+        }
+        match form {
+            ModuleForm::Linear | ModuleForm::Embedding => self.config.scale(name, a.shape[0]).err(),
+            ModuleForm::Wrapped(_) => {
+                let rank = self.config.rank(name).filter(|rank| of_a % rank != 0)?;
+                let (key, _) = self.config.rank_key(name);
+                Some(format!(
+                    "`{name}` has factors of {of_a} ranks for all experts together, no multiple of {rank}, which key `{key}` of {ADAPTER_CONFIG} says: use the {ADAPTER_CONFIG} that was saved with the file"
+                ))
+            }
+            _ => None,
+        }
     }
 
     /// Refuses new rows that are not one for each token of the config.
@@ -69,8 +70,8 @@ impl AdapterFile {
         ))
     }
 
-    /// What to tell of an adapter that changes nothing in a base of so many layers, or less than its config
-    /// says; by default as many as it has itself.
+    /// Warns of an adapter that changes nothing in a base of so many layers, or less than its config
+    /// names. By default the base has as many layers as the adapter.
     pub fn warning(&self, layers: Option<usize>) -> Result<Option<String>> {
         for (module, parts) in &self.modules {
             if !self.adds_nothing(module, parts)? {
@@ -97,23 +98,24 @@ impl AdapterFile {
             || (is_zero(Part::B)? || is_zero(Part::A)?) && is_zero(Part::BiasOfB)?)
     }
 
-    /// What to tell of modules that the config names and the file lacks.
+    /// Warns of modules that the config names and the file lacks.
     fn missing(&self, layers: Option<usize>) -> Option<String> {
         let own = || self.modules.keys().filter_map(|it| it.layer).max().map_or(0, |it| it + 1);
         let there: BTreeSet<&str> = self.modules.keys().map(|it| &*it.path).collect();
-        let lacks = of_base(layers.unwrap_or_else(own)).filter_map(|(layer, name, path, form)| {
+        let mut lacks = BTreeSet::new();
+        for (layer, name, path, form) in of_base(layers.unwrap_or_else(own)) {
             let is_there = there.contains(&*path)
                 || ["gate", "up"].iter().any(|it| there.contains(&*path.replace("gate_up", it)));
-            (!is_there && self.config.names(&name, layer, form)).then_some(name)
-        });
-        let lacks: BTreeSet<String> = lacks.collect();
+            if !is_there && self.config.names(&name, layer, form) {
+                lacks.insert(name);
+            }
+        }
         (!lacks.is_empty()).then(|| {
-            let base = self.config.base.as_ref();
-            let base = base.map_or(String::new(), |base| format!(", which it calls `{base}`"));
             format!(
-                "`{}` has nothing for {}, which its {ADAPTER_CONFIG} names; these stay as they are in the base, as in PEFT: use the whole file and the base that it was trained on{base}, unless this is meant",
+                "`{}` has nothing for {}, which its {ADAPTER_CONFIG} names; these stay as they are in the base, as in PEFT: use the whole file and the base that it was trained on{}, unless this is meant",
                 self.weights.display(),
-                listed(lacks.iter())
+                listed(lacks.iter()),
+                self.config.named_base()
             )
         })
     }

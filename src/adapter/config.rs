@@ -84,29 +84,23 @@ pub struct AdapterConfig {
     rank: Option<u64>,
     alpha: Option<f64>,
     rank_stabilized: bool,
-    ranks: Patterns,
-    alphas: Patterns,
+    ranks: Vec<Pattern>,
+    alphas: Vec<Pattern>,
     /// Parameters that are adapted, by ends of their names.
     parameters: Vec<String>,
     /// New rows of embeddings, by ends of their modules' names.
     tokens: BTreeMap<String, Vec<u64>>,
-    named: NamedModules,
-}
-
-/// The modules that a config says to be adapted, as far as it says so.
-#[derive(Debug, Default)]
-struct NamedModules {
-    /// A list of ends of names, or a regular expression.
+    /// Modules that are adapted: a list of ends of names, or a regular expression.
     targets: Value,
+    /// The same of modules that are not.
     excluded: Value,
+    /// The same of modules that are stored as a whole.
     saved: Value,
-    /// A number or several; all layers if null.
+    /// Layers that are adapted: a number or several, all if null.
     layers: Value,
 }
 
-/// Numbers by regular expressions for ends of names; the first that matches counts.
-type Patterns = Vec<Pattern>;
-
+/// A number by a regular expression for ends of names; of several the first that matches counts.
 #[derive(Debug)]
 struct Pattern {
     /// As in the config.
@@ -132,6 +126,9 @@ impl AdapterConfig {
         let ordered: OrderedKeys = json::parse(&file, &text)?;
         let of_methods = METHODS.map(|(key, ..)| key);
         ["peft_type", INITIALIZATION].iter().chain(&of_methods).for_each(|key| keys.skip(key));
+        let value = |key| keys.get(key).cloned().unwrap_or_default();
+        let (targets, excluded) = (value("target_modules"), value("exclude_modules"));
+        let (saved, layers) = (value("modules_to_save"), value("layers_to_transform"));
         let config = Self {
             base: keys.optional("base_model_name_or_path", &TEXT),
             peft_version: keys.optional("peft_version", &TEXT),
@@ -142,12 +139,10 @@ impl AdapterConfig {
             alphas: patterns(&mut keys, "alpha_pattern", ordered.alpha_pattern),
             parameters: keys.optional("target_parameters", &NAMES).unwrap_or_default(),
             tokens: keys.optional("trainable_token_indices", &TOKENS).unwrap_or_default(),
-            named: NamedModules {
-                targets: keys.get("target_modules").cloned().unwrap_or_default(),
-                excluded: keys.get("exclude_modules").cloned().unwrap_or_default(),
-                saved: keys.get("modules_to_save").cloned().unwrap_or_default(),
-                layers: keys.get("layers_to_transform").cloned().unwrap_or_default(),
-            },
+            targets,
+            excluded,
+            saved,
+            layers,
         };
         let of_adapters = keys.used_ignored();
         let config_keys = keys.finish(HARMLESS, |_| Ok(()))?;
@@ -158,22 +153,21 @@ impl AdapterConfig {
     /// 0.18.0 is of them, and not what was on its way from there to 0.19.
     pub fn is_always_plain(&self) -> bool {
         let version = self.peft_version.as_deref().unwrap_or_default();
-        let mut parts = version.splitn(3, '.');
-        let numbers = [parts.next(), parts.next()].map(|it| it.and_then(|it| it.parse().ok()));
-        let patch = parts.next().unwrap_or_default();
-        match numbers {
-            [Some(0), Some(18)] => {
-                patch.parse::<u32>().is_ok()
-                    || ["0.dev", "0rc"].iter().any(|it| patch.starts_with(it))
+        let Some(version) = version.strip_prefix("0.") else { return false };
+        let (minor, patch) = version.split_once('.').unwrap_or((version, ""));
+        match minor.parse() {
+            Ok(0..18) => true,
+            Ok(18u32) => {
+                let is_before = ["0.dev", "0rc"].iter().any(|it| patch.starts_with(it));
+                is_before || patch.parse::<u32>().is_ok()
             }
-            [Some(0), Some(0..18)] => true,
             _ => false,
         }
     }
 
     /// Whether PEFT adapts or saves a module of this name and form, by what the config says.
     pub fn names(&self, name: &str, layer: Option<usize>, form: ModuleForm) -> bool {
-        let NamedModules { targets, excluded, saved, layers } = &self.named;
+        let Self { targets, excluded, saved, layers, .. } = self;
         let is_layer = |it: &Value| it.as_u64() == layer.map(|layer| layer as u64);
         let in_layers = match layers {
             Value::Array(list) => list.is_empty() || list.iter().any(is_layer),
@@ -191,15 +185,14 @@ impl AdapterConfig {
     /// `s` in `W + s·B·A`: `alpha / r`, with `use_rslora` `alpha / √r`, for a module with
     /// factors of this rank. The config has to agree with the rank.
     pub fn scale(&self, module: &str, rank: u64) -> Result<f64, String> {
-        let configured = self.rank(module).filter(|it| *it != rank);
-        if let Some(other) = configured {
+        if let Some(other) = self.rank(module).filter(|it| *it != rank) {
             let (key, set) = self.rank_key(module);
             return Err(format!(
                 "`{module}` has factors of rank {rank}, and key `{key}` of {ADAPTER_CONFIG} says {other}: use the {ADAPTER_CONFIG} that was saved with the file, or set {set} to {rank}, with the `lora_alpha` of its training"
             ));
         }
-        let alpha = first(&self.alphas, &self.adapted(module)).map(|it| it.number).or(self.alpha);
-        let alpha = alpha.ok_or_else(|| {
+        let of_pattern = self.pattern(&self.alphas, module).map(|it| it.number);
+        let alpha = of_pattern.or(self.alpha).ok_or_else(|| {
             format!(
                 "{ADAPTER_CONFIG} lacks the key `lora_alpha`: add it with its value in training"
             )
@@ -210,7 +203,7 @@ impl AdapterConfig {
 
     /// The key that gives a module its rank, and the place of that in it.
     pub fn rank_key(&self, module: &str) -> (&'static str, String) {
-        match first(&self.ranks, &self.adapted(module)) {
+        match self.pattern(&self.ranks, module) {
             Some(Pattern { text, .. }) => ("rank_pattern", format!("`{text}` in `rank_pattern`")),
             None => ("r", "`r`".to_owned()),
         }
@@ -218,14 +211,15 @@ impl AdapterConfig {
 
     /// The rank that the config gives a module.
     pub fn rank(&self, module: &str) -> Option<u64> {
-        let of_pattern = first(&self.ranks, &self.adapted(module));
+        let of_pattern = self.pattern(&self.ranks, module);
         of_pattern.map(|it| (it.number as u64).max(1)).or(self.rank)
     }
 
-    /// The name by which patterns know a module: that of its weight if this is a target.
-    fn adapted(&self, module: &str) -> String {
+    /// The pattern for a module, whose weight may be the target that it names.
+    fn pattern<'p>(&self, patterns: &'p [Pattern], module: &str) -> Option<&'p Pattern> {
         let weight = format!("{module}.weight");
-        if self.adapts_parameter(&weight) { weight } else { module.to_owned() }
+        let name = if self.adapts_parameter(&weight) { &weight } else { module };
+        patterns.iter().find(|it| it.regex.is_match(name))
     }
 
     /// Whether `target_parameters` names a parameter, by the end of its name.
@@ -238,10 +232,11 @@ impl AdapterConfig {
         let found = self.tokens.iter().find(|(end, _)| is_end(end, module));
         found.map_or(&[], |(_, tokens)| tokens)
     }
-}
 
-fn first<'p>(patterns: &'p Patterns, name: &str) -> Option<&'p Pattern> {
-    patterns.iter().find(|it| it.regex.is_match(name))
+    /// The end of a sentence about the base: what the config calls it.
+    pub fn named_base(&self) -> String {
+        self.base.as_ref().map_or(String::new(), |base| format!(", which it calls `{base}`"))
+    }
 }
 
 /// Whether a name is among those of a list, by their ends, or matches a regular expression.
@@ -304,7 +299,7 @@ pub fn refuse_other_methods(path: &Path) -> Result<()> {
     Error::all(errors)
 }
 
-fn patterns(keys: &mut ConfigReader, key: &str, entries: Option<OrderedObject>) -> Patterns {
+fn patterns(keys: &mut ConfigReader, key: &str, entries: Option<OrderedObject>) -> Vec<Pattern> {
     keys.skip(key);
     let mut patterns = Vec::new();
     for (text, value) in entries.unwrap_or_default().0 {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::path::{Path, PathBuf};
 
-use super::also;
 use super::config::{AdapterConfig, refuse_other_methods};
 use super::names::{Module, ModuleForm, PARAMETERS, Part, as_saved, place};
 use crate::checkpoint::{
@@ -13,7 +12,7 @@ use crate::checkpoint::{
     refuse_other_format, renamed_adapter_file,
 };
 use crate::container::{Header, StoredTensor};
-use crate::display::{listed, plural};
+use crate::display::{also, listed, plural};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::foreign::{MERGE_ADAPTER, NOT_GATHERED};
 use crate::files::parent_dir;
@@ -52,53 +51,7 @@ pub fn rank(form: ModuleForm, shape: &[u64], experts: Option<u64>) -> Option<u64
 impl AdapterFile {
     /// Opens an adapter's folder, or its SafeTensors file with the config beside it.
     pub fn open(path: &Path, ignored: &IgnoredNames) -> Result<Self> {
-        let (folder, weights) = if path.is_file() {
-            (parent_dir(path), path.to_owned())
-        } else {
-            (path, path.join(ADAPTER_WEIGHTS))
-        };
-        ensure!(
-            path.extension().is_none_or(|it| it != ADAPTER_EXTENSION),
-            "`{}` is an adapter for runtimes: give the LoRA folder that it was made from",
-            path.display()
-        );
-        let shown = folder.display();
-        if path.is_file() && path.ends_with(ADAPTER_CONFIG) {
-            return Err(err!("`{}` is the config of an adapter: give its folder", path.display())
-                .with_remedy(Setting::Adapter, shown.to_string()));
-        }
-        ensure!(
-            folder.is_dir(),
-            "there is no folder `{shown}`; an adapter is a folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
-        );
-        if weights.symlink_metadata().is_err()
-            && let Some(error) = refuse_other_format(folder)
-        {
-            return Err(error);
-        }
-        if !path.is_file()
-            && let Some(error) = other_adapter_file(folder)
-        {
-            return Err(error);
-        }
-        let whole = if is_checkpoint(folder) { "; it holds a whole model" } else { "" };
-        if whole.is_empty()
-            && !path.is_file()
-            && let Some(error) = renamed_adapter_file(folder)
-        {
-            return Err(error);
-        }
-        let config = folder.join(ADAPTER_CONFIG);
-        if whole.is_empty() && weights.exists() && config.symlink_metadata().is_err() {
-            return Err(adapter_without_config(&weights));
-        }
-        for (file, name) in [(&config, ADAPTER_CONFIG), (&weights, ADAPTER_WEIGHTS)] {
-            ensure!(
-                file.symlink_metadata().is_ok(),
-                "`{shown}` holds no {name}{whole}; {}",
-                elsewhere(folder)
-            );
-        }
+        let [config, weights] = locate(path)?;
         refuse_other_methods(&config)?;
         let config = AdapterConfig::read(&config, &ignored.config_keys);
         let base = config.as_ref().ok().and_then(|(config, _)| config.base.as_deref());
@@ -115,13 +68,16 @@ impl AdapterFile {
     /// A module of wrapped experts, if the shapes of none tell the order of its factors, and no version
     /// of PEFT does.
     pub fn undecided(&self) -> Option<&Module> {
-        let wrapped =
-            || self.modules.iter().filter(|(it, _)| matches!(it.form, ModuleForm::Wrapped(_)));
         let width = |parts: &Parts, part, axis: usize| parts.get(&part)?.shape.get(axis).copied();
         let is_square =
             |(_, parts): (_, &Parts)| width(parts, Part::A, 1) == width(parts, Part::B, 0);
-        let is_open = !self.config.is_always_plain() && wrapped().all(is_square);
-        wrapped().next().filter(|_| is_open).map(|(module, _)| module)
+        let is_open = !self.config.is_always_plain() && self.wrapped().all(is_square);
+        self.wrapped().next().filter(|_| is_open).map(|(module, _)| module)
+    }
+
+    /// Parameters of all experts, which PEFT wraps.
+    pub fn wrapped(&self) -> impl Iterator<Item = (&Module, &Parts)> {
+        self.modules.iter().filter(|(module, _)| module.form.is_wrapped())
     }
 
     /// Refuses values that are infinite or NaN.
@@ -142,21 +98,20 @@ impl AdapterFile {
     /// Gives wrapped experts the names of their parameters: PEFT wraps those of
     /// `target_parameters` one after the other, in the module's order, the first one innermost.
     fn name_wrapped(&mut self) -> Result<()> {
-        let is_wrapped =
-            |(module, _): &(Module, Parts)| matches!(module.form, ModuleForm::Wrapped(_));
-        let (wrapped, others) = mem::take(&mut self.modules).into_iter().partition(is_wrapped);
-        self.modules = others;
         let mut by_name = BTreeMap::<_, Vec<_>>::new();
-        for (module, parts) in wrapped {
-            by_name.entry(module.name.clone()).or_default().push((module, parts));
+        for (module, parts) in mem::take(&mut self.modules) {
+            if module.form.is_wrapped() {
+                by_name.entry(module.name.clone()).or_default().push((module, parts));
+            } else {
+                self.modules.insert(module, parts);
+            }
         }
         let path = self.weights.display();
         for (name, wrappers) in by_name {
-            let is_adapted =
-                |at: &usize| self.config.adapts_parameter(&format!("{name}.{}", PARAMETERS[*at].0));
-            let adapted: Vec<usize> = (0..PARAMETERS.len()).filter(is_adapted).collect();
+            let mut adapted = PARAMETERS.to_vec();
+            adapted.retain(|it| self.config.adapts_parameter(&format!("{name}.{}", it.0)));
             ensure!(
-                adapted.iter().all(|at| !PARAMETERS[*at].2.is_empty()),
+                adapted.iter().all(|(.., sides)| !sides.is_empty()),
                 "`{path}` adapts a bias of `{name}` (key `target_parameters` of {ADAPTER_CONFIG}), which is not supported: {MERGE_ADAPTER}"
             );
             let is_innermost = |(module, _): &(Module, Parts)| {
@@ -168,8 +123,8 @@ impl AdapterFile {
                 wrappers.len(),
                 adapted.len()
             );
-            for (at, (module, parts)) in adapted.into_iter().zip(wrappers.into_iter().rev()) {
-                let (stored, canonical, sides) = PARAMETERS[at];
+            let parameters = adapted.into_iter().zip(wrappers.into_iter().rev());
+            for ((stored, canonical, sides), (module, parts)) in parameters {
                 let (name, path) =
                     (format!("{name}.{stored}"), format!("{}.{canonical}", module.path));
                 self.modules.insert(Module { path, sides, name, ..module }, parts);
@@ -177,6 +132,45 @@ impl AdapterFile {
         }
         Ok(())
     }
+}
+
+/// The config and the tensors of an adapter in a folder, or of its SafeTensors file. Both exist.
+fn locate(path: &Path) -> Result<[PathBuf; 2]> {
+    ensure!(
+        path.extension().is_none_or(|it| it != ADAPTER_EXTENSION),
+        "`{}` is an adapter for runtimes: give the LoRA folder that it was made from",
+        path.display()
+    );
+    let is_file = path.is_file();
+    let folder = if is_file { parent_dir(path) } else { path };
+    let (shown, config) = (folder.display(), folder.join(ADAPTER_CONFIG));
+    let weights = if is_file { path.to_owned() } else { folder.join(ADAPTER_WEIGHTS) };
+    if is_file && path.ends_with(ADAPTER_CONFIG) {
+        return Err(err!("`{}` is the config of an adapter: give its folder", path.display())
+            .with_remedy(Setting::Adapter, shown.to_string()));
+    }
+    ensure!(
+        folder.is_dir(),
+        "there is no folder `{shown}`; an adapter is a folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
+    );
+    let is_missing = |file: &Path| file.symlink_metadata().is_err();
+    let is_whole = is_checkpoint(folder);
+    let refusals: [(bool, fn(&Path) -> Option<Error>); 3] = [
+        (is_missing(&weights), refuse_other_format),
+        (!is_file, other_adapter_file),
+        (!is_file && !is_whole, renamed_adapter_file),
+    ];
+    for (_, refusal) in refusals.into_iter().filter(|(applies, _)| *applies) {
+        refusal(folder).map_or(Ok(()), Err)?;
+    }
+    if !is_whole && weights.exists() && is_missing(&config) {
+        return Err(adapter_without_config(&weights));
+    }
+    let whole = if is_whole { "; it holds a whole model" } else { "" };
+    for (file, name) in [(&config, ADAPTER_CONFIG), (&weights, ADAPTER_WEIGHTS)] {
+        ensure!(!is_missing(file), "`{shown}` holds no {name}{whole}; {}", elsewhere(folder));
+    }
+    Ok([config, weights])
 }
 
 /// What to do about a folder that is no adapter: where one is, or what an adapter is.
@@ -311,15 +305,16 @@ fn misplaced(path: &Path, unknown: &[String], names: &[String], base: Option<&st
     let path = path.display();
     let (mut factors, others): (Vec<&String>, Vec<&String>) =
         unknown.iter().partition(|name| name.contains("lora_"));
-    if unknown.len() == names.len() {
+    let is_foreign = unknown.len() == names.len();
+    if is_foreign {
         factors = names.iter().collect();
     }
     let base = base.map_or(String::new(), |base| format!(" (its config names the base `{base}`)"));
-    let or = if unknown.len() == names.len() { "" } else { ", or ignore these tensors by name" };
+    let or = if is_foreign { "" } else { ", or ignore these tensors by name" };
     let of_factors = factors.first().map(|first| {
         err!("`{path}` adapts modules that no GPT-OSS model has, such as `{first}`{base}: {NO_ADAPTER}{or}")
     });
-    if others.is_empty() || unknown.len() == names.len() {
+    if others.is_empty() || is_foreign {
         return Vec::from_iter(of_factors);
     }
     let error = err!(
@@ -343,6 +338,6 @@ fn unpaired(path: &Path, modules: &BTreeMap<Module, Parts>) -> Option<Error> {
     Some(err!(
         "`{}` has `{name}` without the factor {missing} of its module: the file is incomplete, copy it again{}",
         path.display(),
-        also("incomplete", unpaired.count())
+        also("incomplete", unpaired.count(), "module")
     ))
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::also;
 use super::file::{self, AdapterFile, Parts};
 use super::names::{Module, ModuleForm, Part, Side};
 use super::{Adapter, FactorOrder, Replacement};
 use crate::checkpoint::{ADAPTER_CONFIG, Config};
 use crate::container::StoredTensor;
+use crate::display::also;
 use crate::error::{Result, Setting, bail, err};
 use crate::files::foreign::MERGE_ADAPTER;
 use crate::weights::{ElementKind, Factor, FactorAxes, LowRank, Recipe, Rows, Weight};
@@ -44,7 +44,7 @@ pub fn fit(file: &AdapterFile, config: &Config, order: Option<FactorOrder>) -> R
     let mut adapter = Adapter { file: weights, layers, weight: 1.0, replacements, terms };
     let misfits = matrices.values().filter_map(|modules| fit.add(modules, &mut adapter).err());
     if let [first, others @ ..] = &misfits.collect::<Vec<String>>()[..] {
-        bail!("`{path}`: {first}{}", also("unfit", others.len()));
+        bail!("`{path}`: {first}{}", also("unfit", others.len(), "module"));
     }
     undecided?;
     Ok(adapter)
@@ -69,7 +69,7 @@ impl Fit<'_> {
         let (module, tensors) = modules[0];
         let (name, layers) = (&module.name, self.config.num_layers());
         if module.layer.is_some_and(|layer| layer >= layers) {
-            return Err(self.of_another_base(&format!(
+            return Err(self.of_another_base(format!(
                 "it adapts `{name}`, and the given base has {layers} layers"
             )));
         }
@@ -99,40 +99,39 @@ impl Fit<'_> {
         part: Part,
         tensor: &StoredTensor,
     ) -> Result<Replacement, String> {
-        let (mut shape, mut replaced, mut tokens) = (self.sizes(module), module.path.clone(), None);
-        let end = match (part, module.form) {
-            (Part::Bias, _) => ".bias",
-            (Part::Rows, _) => ".new_rows",
+        let Module { layer, path, form, name, .. } = module;
+        let (mut shape, mut replaced, mut tokens) = (self.sizes(module), path.clone(), None);
+        let end = match (part, form) {
+            (Part::Bias, _) => {
+                // Only attention may lack biases, and lm_head has none.
+                let has_bias = self.config.attention_bias || !path.contains(".attn.");
+                if !has_bias || layer.is_none() {
+                    return Err(self.of_another_base(format!(
+                        "the given base has no bias that `{}` could replace",
+                        tensor.name
+                    )));
+                }
+                replaced += ".bias";
+                shape.truncate(1);
+                ".bias"
+            }
+            (Part::Rows, _) => {
+                let (listed, vocabulary) = (self.file.config.tokens(name), shape[0]);
+                if let Some(token) = listed.iter().find(|token| **token >= vocabulary) {
+                    return Err(self.of_another_base(format!(
+                        "key `trainable_token_indices` of {ADAPTER_CONFIG} lists token {token} for `{name}`, and the given base has a vocabulary of {vocabulary}"
+                    )));
+                }
+                shape[0] = listed.len() as u64;
+                tokens = Some(listed.to_owned());
+                ".new_rows"
+            }
             (_, ModuleForm::Vector) => "",
             _ => ".weight",
         };
-        if part == Part::Bias {
-            replaced += end;
-            shape.truncate(1);
-        }
-        if part == Part::Rows {
-            let listed = self.file.config.tokens(&module.name);
-            if let Some(token) = listed.iter().find(|token| **token >= shape[0]) {
-                return Err(self.of_another_base(&format!(
-                    "key `trainable_token_indices` of {ADAPTER_CONFIG} lists token {token} for `{}`, and the given base has a vocabulary of {}",
-                    module.name, shape[0]
-                )));
-            }
-            shape[0] = listed.len() as u64;
-            tokens = Some(listed.to_owned());
-        }
-        // Only attention may lack biases, and lm_head has none.
-        let has_bias = self.config.attention_bias || !replaced.contains(".attn.");
-        if part == Part::Bias && (!has_bias || module.layer.is_none()) {
-            let why = format!("the given base has no bias that `{}` could replace", tensor.name);
-            return Err(self.of_another_base(&why));
-        }
         self.check(module, tensor, &shape)?;
-        Ok(Replacement {
-            replaced,
-            tokens,
-            weight: weight(module.path.clone() + end, &[tensor], shape),
-        })
+        let weight = weight(format!("{path}{end}"), &[tensor], shape);
+        Ok(Replacement { replaced, tokens, weight })
     }
 
     /// `W' = W + s · B · A`. In the file `lora_A` has the rank first and `lora_B` has it last;
@@ -182,43 +181,41 @@ impl Fit<'_> {
 
     /// Refuses factors of another number of experts than the base has.
     fn check_experts(&self, modules: &Modules) -> Result<(), String> {
-        let (Module { form, name, .. }, parts) = modules[0];
-        let (config, experts) = (&self.file.config, self.experts(modules[0].0));
-        let is_for = |found: u64, why: &str| {
-            let why = format!("{why} {found} experts, and the given base has {experts}");
-            self.of_another_base(&why)
+        let (first @ Module { name, .. }, parts) = modules[0];
+        let (config, experts) = (&self.file.config, self.experts(first));
+        let is_for = |found: u64, why: String| {
+            self.of_another_base(format!("{why} {found} experts, and the given base has {experts}"))
         };
-        match (form, &*parts[&Part::A].shape, config.rank(name)) {
-            (ModuleForm::Wrapped(_), [ranks, _], Some(rank)) if *ranks != rank * experts => {
-                let ((key, _), found) = (config.rank_key(name), ranks / rank);
-                let why = format!(
-                    "`{name}` has factors of {ranks} ranks in all, by key `{key}` of {ADAPTER_CONFIG} {rank} for each of"
-                );
-                let rank = ranks.checked_div(experts).filter(|it| it * experts == *ranks);
-                let or = rank.map_or(String::new(), |rank| {
-                    format!(", or, if that is the given one, the {ADAPTER_CONFIG} that was saved with the file, in which the rank is {rank}")
-                });
-                Err(is_for(found, &why) + &or)
+        // Modules are in the order of their experts.
+        if let (Module { form: ModuleForm::Expert(last), .. }, _) = modules[modules.len() - 1] {
+            let found = last + 1;
+            if found > experts {
+                return Err(is_for(found, format!("`{name}` is adapted in up to")));
             }
-            (ModuleForm::Expert(_), ..) => {
-                let found = modules.iter().map(|(module, _)| match module.form {
-                    ModuleForm::Expert(number) => number + 1,
-                    _ => 0,
-                });
-                let (found, count) = (found.max().unwrap_or(0), modules.len() as u64);
-                let or = format!(", or, if that is the given one, {MERGE_ADAPTER}");
-                match found {
-                    _ if found > experts => {
-                        Err(is_for(found, &format!("`{name}` is adapted in up to")))
-                    }
-                    _ if found < experts && found == count => {
-                        Err(is_for(found, &format!("`{name}` is adapted in the first")) + &or)
-                    }
-                    _ => Ok(()),
-                }
+            if found < experts && found == modules.len() as u64 {
+                let why = is_for(found, format!("`{name}` is adapted in the first"));
+                return Err(format!("{why}, or, if that is the given one, {MERGE_ADAPTER}"));
             }
-            _ => Ok(()),
         }
+        if let ([ranks, _], Some(rank)) = (&parts[&Part::A].shape[..], config.rank(name))
+            && first.form.is_wrapped()
+            && *ranks != rank * experts
+        {
+            let (key, _) = config.rank_key(name);
+            let mut why = is_for(
+                ranks / rank,
+                format!(
+                    "`{name}` has factors of {ranks} ranks in all, by key `{key}` of {ADAPTER_CONFIG} {rank} for each of"
+                ),
+            );
+            if let Some(rank) = ranks.checked_div(experts).filter(|it| it * experts == *ranks) {
+                why += &format!(
+                    ", or, if that is the given one, the {ADAPTER_CONFIG} that was saved with the file, in which the rank is {rank}"
+                );
+            }
+            return Err(why);
+        }
+        Ok(())
     }
 
     /// A part of one module, or of the modules of all experts, each of which must have it.
@@ -227,21 +224,18 @@ impl Fit<'_> {
         modules: &Modules<'m>,
         part: Part,
     ) -> Result<Vec<&'m StoredTensor>, String> {
-        let (first, parts) = modules[0];
-        let dtype = parts.get(&part).map(|tensor| tensor.dtype);
+        let (first, _) = modules[0];
         let is_expert = matches!(first.form, ModuleForm::Expert(_));
-        let of = |(at, (module, parts)): (usize, &(&Module, &'m Parts))| {
-            let is_next = !is_expert || module.form == ModuleForm::Expert(at as u64);
-            parts.get(&part).filter(|tensor| is_next && Some(tensor.dtype) == dtype)
-        };
         let count = if is_expert { self.experts(first) } else { 1 };
-        let tensors = modules.iter().enumerate().map(of).collect::<Option<Vec<_>>>();
-        tensors.filter(|tensors| tensors.len() as u64 == count).ok_or_else(|| {
-            format!(
-                "`{}` is adapted, and not each expert of its layer in the same way: {MERGE_ADAPTER}",
-                first.name
-            )
-        })
+        let tensors: Vec<_> = modules.iter().filter_map(|(_, parts)| parts.get(&part)).collect();
+        let have_one_dtype = tensors.iter().all(|it| it.dtype == tensors[0].dtype);
+        if tensors.len() as u64 == count && have_one_dtype {
+            return Ok(tensors);
+        }
+        Err(format!(
+            "`{}` is adapted, and not each expert of its layer in the same way: {MERGE_ADAPTER}",
+            first.name
+        ))
     }
 
     fn scale(&self, modules: &Modules, rank: u64) -> Result<f64, String> {
@@ -276,27 +270,23 @@ impl Fit<'_> {
                 "`{name}` has shape {shape:?}, and the base has a vocabulary of {vocabulary}, which an adapter cannot resize: {MERGE_ADAPTER}"
             )
         } else {
-            self.of_another_base(&format!(
+            self.of_another_base(format!(
                 "`{name}` must have shape {expected:?} to fit the given base, found {shape:?}"
             ))
         })
     }
 
     /// Why something does not fit that would fit another base.
-    fn of_another_base(&self, why: &str) -> String {
-        let named = self.file.config.base.as_ref();
-        let named = named.map_or(String::new(), |base| format!(", which it calls `{base}`"));
-        format!("{why}; give the base that it was trained on{named}")
+    fn of_another_base(&self, why: String) -> String {
+        why + "; give the base that it was trained on" + &self.file.config.named_base()
     }
 
     /// Decides the order of the factors of wrapped experts. One program wrote all of them, so
     /// those that fit in one order alone decide for those that fit in both.
     fn decide_order(&mut self) -> Result<()> {
-        let AdapterFile { modules, weights, config, .. } = self.file;
-        let wrapped =
-            modules.iter().filter(|(module, _)| matches!(module.form, ModuleForm::Wrapped(_)));
+        let AdapterFile { weights, config, .. } = self.file;
         let (mut known, mut open) = (None, None);
-        for (module, tensors) in wrapped {
+        for (module, tensors) in self.file.wrapped() {
             let [out, inn] = self.matrix_sides(module);
             let shape = |part| tensors.get(&part).map(|it| &*it.shape);
             let (Some([_, first]), Some([last, _])) = (shape(Part::A), shape(Part::B)) else {
@@ -309,17 +299,13 @@ impl Fit<'_> {
                 [false, false] => {}
             }
         }
-        self.order = known.or(self.order);
+        let of_version = config.is_always_plain().then_some(FactorOrder::Plain);
+        self.order = known.or(self.order).or(of_version);
         let (Some(module), None) = (open, self.order) else { return Ok(()) };
-        let version = config.peft_version.as_ref();
-        if config.is_always_plain() {
-            self.order = Some(FactorOrder::Plain);
-            return Ok(());
-        }
-        let why = version.filter(|it| !it.is_empty()).map_or_else(
-            || format!("{ADAPTER_CONFIG} does not say which PEFT wrote it (`peft_version`)"),
-            |version| format!("PEFT {version} wrote it"),
-        );
+        let why = match &config.peft_version {
+            Some(version) if !version.is_empty() => format!("PEFT {version} wrote it"),
+            _ => format!("{ADAPTER_CONFIG} does not say which PEFT wrote it (`peft_version`)"),
+        };
         let error = err!(
             "`{}`: the factors of `{}` fit in two orders, and {why}: up to 0.18 `plain`, 0.19.0 `plain` under transformers 4 and `swapped` under 5, later versions `swapped` under 4 and `plain` under 5; say which it is",
             weights.display(),

@@ -12,15 +12,15 @@ pub struct FittedAdapter<'a> {
     pub file: &'a AdapterFile,
     /// What it changes, with its weight.
     pub changes: Adapter,
-    /// By what a model lists it.
+    /// How the metadata of a model lists it.
     pub record: AdapterRecord,
     /// What it changes, for people.
     pub modules: Vec<AdaptedModules>,
 }
 
 impl<'a> FittedAdapter<'a> {
-    /// Adapters fitted to a base with all of its layers, or the errors of all. Where files do not tell the order of the
-    /// factors of experts, `order` does.
+    /// Adapters fitted to a base with all of its layers, or the errors of all. Where files do not tell
+    /// the order of the factors of experts, `order` does.
     pub fn all(
         sources: impl Iterator<Item = &'a AdapterSource>,
         files: &'a [AdapterFile],
@@ -48,8 +48,8 @@ impl<'a> FittedAdapter<'a> {
         Ok(Self { source, file, changes, record, modules: file.adapted_modules() })
     }
 
-    /// Leaves out what it changes in matrices and vectors whose paths are not there in a model. Its
-    /// record stays that of the whole.
+    /// Leaves out changes of matrices and vectors that a model lacks. Its record stays that of the
+    /// whole.
     pub fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
         self.changes.replacements.retain(|it| is_there(&it.replaced));
         self.changes.terms.retain(|it| is_there(&it.matrix));

@@ -35,7 +35,7 @@ pub use names::{ModuleForm, Part, Side};
 pub use sources::{AdapterSource, all_opened, written};
 pub use swappable::{ModuleGroup, RuntimeAdapter, add_slots, require_swappable, slots_of};
 
-use crate::display::plural;
+use crate::checkpoint::MOST_LAYERS;
 use crate::error::{Result, ensure};
 use crate::weights::{Fingerprint, LowRank, Weight};
 
@@ -94,7 +94,7 @@ impl Adapter {
         Ok(self)
     }
 
-    /// Of what it changes in its base, from samples.
+    /// A fingerprint of what it changes in its base, from samples.
     pub fn fingerprint(&self) -> Result<Fingerprint> {
         let rows = self.replacements.iter().map(|it| format!("{} {:?}\n", it.replaced, it.tokens));
         let identity: String = rows.chain(self.terms.iter().map(LowRank::identity)).collect();
@@ -103,16 +103,11 @@ impl Adapter {
     }
 }
 
-/// The layer in a canonical path, and the rest of it; `None` outside the layers.
-fn in_layer(path: &str) -> Option<(usize, &str)> {
-    let (layer, rest) = path.strip_prefix("layers.")?.split_once('.')?;
-    Some((layer.parse().ok()?, rest))
-}
-
-/// The end of a sentence about one module that holds for so many more.
-fn also(what: &str, modules: usize) -> String {
-    match modules {
-        0 => String::new(),
-        count => format!("; also {what}: {}", plural(count, "module")),
-    }
+/// The layer in a path, and the rest of it; all of the path outside the layers.
+fn split_layer(path: &str) -> (Option<usize>, &str) {
+    let in_layer = || {
+        let (layer, rest) = path.strip_prefix("layers.")?.split_once('.')?;
+        Some((layer.parse().ok().filter(|it| *it < MOST_LAYERS)?, rest))
+    };
+    in_layer().map_or((None, path), |(layer, rest)| (Some(layer), rest))
 }

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::file::{AdapterFile, rank};
-use super::in_layer;
 use super::names::Part;
+use super::split_layer;
 use crate::display::spans;
 use crate::weights::Slot;
 
@@ -56,7 +56,7 @@ impl AdaptedModules {
 
     /// The entry of a module, with its layer.
     fn entry<'a>(all: &'a mut Vec<Self>, path: &str) -> &'a mut Self {
-        let (layer, name) = in_layer(path).map_or((None, path), |(n, name)| (Some(n), name));
+        let (layer, name) = split_layer(path);
         let at = all.iter().position(|it| it.module == name).unwrap_or_else(|| {
             all.push(Self { module: name.to_owned(), ..Self::default() });
             all.len() - 1

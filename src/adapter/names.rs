@@ -1,5 +1,6 @@
 //! The names of tensors in adapters, by PEFT and by Tinker, and what they belong to.
 
+use super::split_layer;
 use crate::checkpoint::{Config, WRAPPERS, most_like};
 
 /// A module that an adapter changes.
@@ -143,14 +144,7 @@ pub fn place(tensor: &str) -> Option<(Module, Part)> {
     let (end, part) = PARTS.into_iter().find(|(end, _)| name.ends_with(end))?;
     let wrappers = name.matches(".base_layer").count();
     let name = name.strip_suffix(end)?.replace(".base_layer", "");
-    let name_of_base = name.strip_prefix("model.").unwrap_or(&name);
-    let (layer, module) = match name_of_base.strip_prefix("layers.") {
-        None => (None, name_of_base),
-        Some(rest) => {
-            let (layer, module) = rest.split_once('.')?;
-            (Some(layer.parse::<u32>().ok()? as usize), module)
-        }
-    };
+    let (layer, module) = split_layer(name.strip_prefix("model.").unwrap_or(&name));
     let expert = module.split('.').find_map(|it| it.parse::<u32>().ok()).unwrap_or(0);
     let is_number = |part: &&str| part.parse::<u32>().is_ok();
     let pattern = module.split('.').map(|it| if is_number(&it) { "E" } else { it });
@@ -229,32 +223,32 @@ pub fn as_saved(tensor: &str) -> Option<String> {
 
 /// The modules that a config can name of a base with so many layers: their layer, their name in
 /// transformers, their canonical path and form.
-pub fn of_base(layers: usize) -> impl Iterator<Item = (Option<usize>, String, String, ModuleForm)> {
-    let experts =
-        PARAMETERS.iter().filter(|(.., sides)| !sides.is_empty()).map(|(name, path, _)| {
-            (format!("mlp.experts.{name}"), format!("mlp.experts.{path}"), Wrapped(0))
-        });
-    let is_named = |form| matches!(form, Linear | Embedding | Vector);
-    let of = |known: &'static [Known]| {
-        let named = known.iter().filter(move |(_, form, ..)| is_named(*form));
-        named.map(|(name, form, path, _)| ((*name).to_owned(), (*path).to_owned(), *form))
-    };
-    let in_layer: Vec<_> = of(&IN_LAYER).chain(experts).collect();
-    let outside = of(&OUTSIDE).map(|(name, path, form)| {
-        let prefix = if form == Linear { "" } else { "model." };
-        (None, format!("{prefix}{name}"), path, form)
-    });
-    outside.chain((0..layers).flat_map(move |layer| {
-        let of_layer = move |(name, path, form): (String, String, _)| {
-            (
-                Some(layer),
-                format!("model.layers.{layer}.{name}"),
-                format!("layers.{layer}.{path}"),
-                form,
-            )
+pub fn of_base(layers: usize) -> Vec<(Option<usize>, String, String, ModuleForm)> {
+    let is_named = |known: &&Known| matches!(known.1, Linear | Embedding | Vector);
+    let mut modules = Vec::new();
+    for (name, form, path, _) in OUTSIDE.iter().filter(is_named) {
+        let prefix = if *form == Linear { "" } else { "model." };
+        modules.push((None, format!("{prefix}{name}"), (*path).to_owned(), *form));
+    }
+    for layer in 0..layers {
+        let mut add = |name: &str, path: &str, form| {
+            let name = format!("model.layers.{layer}.{name}");
+            modules.push((Some(layer), name, format!("layers.{layer}.{path}"), form));
         };
-        in_layer.clone().into_iter().map(of_layer)
-    }))
+        for (name, form, path, _) in IN_LAYER.iter().filter(is_named) {
+            add(name, path, *form);
+        }
+        for (name, path, _) in PARAMETERS.iter().filter(|(.., sides)| !sides.is_empty()) {
+            add(&format!("mlp.experts.{name}"), &format!("mlp.experts.{path}"), Wrapped(0));
+        }
+    }
+    modules
+}
+
+impl ModuleForm {
+    pub fn is_wrapped(self) -> bool {
+        matches!(self, Wrapped(_))
+    }
 }
 
 impl Side {

@@ -47,8 +47,8 @@ pub fn written(path: impl Display, weight: f64) -> String {
     if weight == 1.0 { path.to_string() } else { format!("{path}={weight}") }
 }
 
-/// All of some files, or all errors, and what is ignored of their base: the names that they ignore
-/// need not be there.
+/// The files, or all errors, and what is ignored of their base, which need not have the names that
+/// are ignored of the files.
 pub fn all_opened(
     files: impl Iterator<Item = Result<AdapterFile>>,
     ignored: &IgnoredNames,

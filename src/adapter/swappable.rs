@@ -41,9 +41,9 @@ impl RuntimeAdapter {
 
     /// The names and shapes of A `[r, in]` and B `[out, r]` of a slot, with experts as the first axis.
     pub fn inputs(&self, slot: &Slot) -> [(String, Vec<u64>); 2] {
-        let (rank, Slot { experts, out, inn, .. }) = (weights::total_rank(&self.terms(slot)), slot);
-        let ([a, b], shape) =
-            (slot.names(), |sides| experts.iter().copied().chain(sides).collect());
+        let Slot { experts, out, inn, .. } = slot;
+        let shape = |sides: [u64; 2]| experts.iter().copied().chain(sides).collect();
+        let ([a, b], rank) = (slot.names(), weights::total_rank(&self.terms(slot)));
         [(a, shape([rank, *inn])), (b, shape([*out, rank]))]
     }
 

@@ -30,8 +30,8 @@ use fs_err as fs;
 pub use adapter_record::AdapterRecord;
 pub use below::{below, nearest};
 pub use config::{
-    BLOCKS, Config, ConfigFile, ConfigReader, Dialect, Expected, Group, LARGEST_CONFIG, PUZZLE,
-    Rope, any_value,
+    BLOCKS, Config, ConfigFile, ConfigReader, Dialect, Expected, Group, LARGEST_CONFIG,
+    MOST_LAYERS, PUZZLE, Rope, any_value,
 };
 pub use ignored::IgnoredNames;
 use layout::{Assembly, Layout, Wrong};

@@ -98,11 +98,10 @@ impl Candidate {
             session.run(|outputs| trace.add(outputs, &expected.residuals, &traced))?;
             error_by_layer = trace.stages.iter().map(Stage::relative_error).collect();
         }
-        let metadata = model.metadata.as_ref();
         Ok(Self {
             model: model.path.clone(),
-            target: metadata.map(|metadata| metadata.options.target.to_string()),
-            formats: metadata.map(|metadata| metadata.provenances.formats()).unwrap_or_default(),
+            target: model.metadata.as_ref().map(|it| it.options.target.to_string()),
+            formats: model.formats(),
             identity: subject.identity.clone(),
             bytes: model.bytes(),
             load_seconds,

@@ -90,11 +90,6 @@ impl ModelFile {
             }
         })
     }
-
-    /// The error of a file that is not like ours.
-    pub fn unexpected(&self, what: impl std::fmt::Display) -> Error {
-        unexpected(&self.path, what)
-    }
 }
 
 /// The error of a model that is not like ours.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result, ensure};
 use crate::files::FileRange;
 use crate::model::GraphOptions;
 use crate::onnx::{self, ValueInfo};
-use crate::weights::{Slot, Weight};
+use crate::weights::{FormatSet, PerRole, Slot, Weight};
 
 /// A model that can be loaded as often as needed.
 pub struct ExportedModel {
@@ -47,6 +47,11 @@ impl ExportedModel {
         let metadata = stages::whole(&files);
         let options = metadata.as_ref().map(|it| it.options).unwrap_or_default();
         Ok(Self { path, files, metadata, options, signature, caches })
+    }
+
+    /// Formats of its matrices; none of a model of another program.
+    pub fn formats(&self) -> PerRole<FormatSet> {
+        self.metadata.as_ref().map(|it| it.provenances.formats()).unwrap_or_default()
     }
 
     /// Refuses missing and truncated files of weights.

@@ -35,14 +35,19 @@ pub fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
 pub fn by_model(given: &[PathBuf]) -> Result<Vec<Vec<PathBuf>>> {
     let mut models: Vec<Vec<PathBuf>> = Vec::new();
     for path in expand(given)? {
-        let pattern = StageName::of(&path).map(|it| it.pattern());
-        let is_same = |it: &PathBuf| StageName::of(it).map(|it| it.pattern()) == pattern;
-        match models.iter_mut().find(|model| pattern.is_some() && is_same(&model[0])) {
+        let pattern = stages_of(&path);
+        let is_same = |model: &&mut Vec<PathBuf>| stages_of(&model[0]) == pattern;
+        match models.iter_mut().find(is_same).filter(|_| pattern.is_some()) {
             Some(model) => model.push(path),
             None => models.push(vec![path]),
         }
     }
     Ok(models)
+}
+
+/// A pattern of the paths of all stages of a model, by the path of one; `None` for other paths.
+pub fn stages_of(path: &Path) -> Option<PathBuf> {
+    StageName::of(path).map(|it| it.with("*"))
 }
 
 /// The name of a stage's file.
@@ -63,11 +68,6 @@ impl<'p> StageName<'p> {
         Some(Self { path, name, number: number.parse().ok()?, of: of.parse().ok()? })
     }
 
-    /// A pattern of the paths of all stages.
-    pub fn pattern(&self) -> PathBuf {
-        self.with("*")
-    }
-
     /// The path of another stage beside this one.
     pub fn other(&self, number: usize) -> PathBuf {
         self.with(&number.to_string())
@@ -82,13 +82,9 @@ impl<'p> StageName<'p> {
     pub fn beside(&self, extension: &str) -> Vec<PathBuf> {
         let entries = parent_dir(self.path).read_dir().into_iter().flatten().flatten();
         let paths = entries.map(|entry| self.path.with_file_name(entry.file_name()));
-        let pattern = Some(self.pattern());
-        let of_extension = paths.filter(|it| it.extension().is_some_and(|it| it == extension));
-        let is_stage = |it: &PathBuf| {
-            StageName::of(&it.with_extension(EXTENSION)).map(|it| it.pattern()) == pattern
-        };
-        let stages = of_extension.filter(is_stage);
-        let mut stages: Vec<PathBuf> = stages.collect();
+        let mut stages: Vec<PathBuf> = paths.collect();
+        stages.retain(|it| it.extension().is_some_and(|it| it == extension));
+        stages.retain(|it| stages_of(&it.with_extension(EXTENSION)) == Some(self.with("*")));
         stages.sort();
         stages
     }

@@ -1,6 +1,6 @@
 //! The inputs and outputs of a model that continues texts.
 
-use super::file::ModelFile;
+use super::file::{ModelFile, unexpected};
 use crate::error::{Result, bail, ensure, err};
 use crate::onnx::{OnnxFile, ValueInfo};
 use crate::tensor::DType;
@@ -45,14 +45,16 @@ impl Signature {
     pub fn of(files: &[ModelFile]) -> Result<(Self, Vec<Cache>)> {
         let (mut caches, mut given) = (Vec::new(), None);
         for file in files {
-            let found = caches_of(&file.onnx, given).map_err(|what| file.unexpected(what))?;
+            let found =
+                caches_of(&file.onnx, given).map_err(|what| unexpected(&file.path, what))?;
             caches.extend(found);
             given = file.onnx.outputs.iter().find(|it| is_hidden_states(it));
         }
         let (first, last) = (&files[0], &files[files.len() - 1]);
         let inputs = Self::of_inputs(&first.onnx, !caches.is_empty());
-        let signature = inputs.map_err(|what| first.unexpected(what))?;
-        let signature = signature.with_logits(&last.onnx).map_err(|what| last.unexpected(what))?;
+        let signature = inputs.map_err(|what| unexpected(&first.path, what))?;
+        let signature =
+            signature.with_logits(&last.onnx).map_err(|what| unexpected(&last.path, what))?;
         Ok((signature, caches))
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::file::ModelFile;
 use super::metadata::ModelMetadata;
-use super::paths::{EXTENSION, StageName, expand};
+use super::paths::{EXTENSION, StageName, expand, stages_of};
 use crate::display::{listed, several, spans};
 use crate::error::{Error, Result, ensure, err};
 use crate::model::{ModelPart, StageNumber};
@@ -29,10 +29,9 @@ pub fn read(given: &[PathBuf]) -> Result<Vec<ModelFile>> {
         listed(paths.iter().map(|it| it.display()))
     );
     let name = paths.iter().find_map(|it| StageName::of(it));
-    let others = name.map_or(Vec::new(), |it| it.beside(EXTENSION));
-    let is_given = |other: &PathBuf| paths.iter().any(|it| it.file_name() == other.file_name());
-    let others = others.iter().filter(|other| !is_given(other)).map(read);
-    files.extend(Error::collect(others)?);
+    let mut others = name.map_or(Vec::new(), |it| it.beside(EXTENSION));
+    others.retain(|other| !paths.iter().any(|it| it.file_name() == other.file_name()));
+    files.extend(Error::collect(others.iter().map(read))?);
     files[1..].iter().try_for_each(|other| require_same_export(&files[0], other))?;
     files.sort_by_key(|it| it.stage().map(|stage| stage.layers.start));
     require_all_layers(&files)?;
@@ -161,8 +160,10 @@ pub fn whole(files: &[ModelFile]) -> Option<ModelMetadata> {
 
 /// What to call a model: its file, or the pattern of the names of its stages.
 pub fn common_name(files: &[ModelFile]) -> PathBuf {
-    let name = |file: &ModelFile| StageName::of(&file.path).map(|it| it.pattern());
-    let first = files[0].stage().and_then(|_| name(&files[0]));
-    let common = first.filter(|first| files.iter().all(|it| name(it).as_ref() == Some(first)));
-    common.unwrap_or_else(|| files[0].path.clone())
+    let first = &files[0];
+    let is_of = |pattern| files.iter().all(|it| stages_of(&it.path).as_ref() == Some(pattern));
+    match first.stage().and_then(|_| stages_of(&first.path)) {
+        Some(pattern) if is_of(&pattern) => pattern,
+        _ => first.path.clone(),
+    }
 }

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use fs_err as fs;
 
-use crate::display::{listed, plural};
+use crate::display::{also, listed};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::exported::{ExportedModel, StageName};
 use crate::files::positional::read_exact_at;
 use crate::graph::Dim;
-use crate::onnx::{ADAPTER_EXTENSION, Parameter, ValueInfo, read_adapter};
+use crate::onnx::{ADAPTER_EXTENSION, Parameter, ValueInfo, dtype_name, read_adapter};
 use crate::runtime::TensorValue;
 use crate::tensor::DType;
 
@@ -51,10 +51,7 @@ pub fn read(model: &ExportedModel, files: &[PathBuf]) -> Result<Vec<AdapterFacto
         };
         let problems: Vec<String> = parameters.iter().filter_map(problem).collect();
         if let [first, others @ ..] = &problems[..] {
-            let also = match others.len() {
-                0 => String::new(),
-                count => format!("; also unfit: {}", plural(count, "tensor")),
-            };
+            let also = also("unfit", others.len(), "tensor");
             bail!("adapter `{}` is not for `{shown}`: {first}{also}", file.display());
         }
         let opened = fs::File::open(file)?;
@@ -107,10 +104,8 @@ fn problem(parameter: &Parameter, inputs: &[&ValueInfo], taken: bool) -> Option<
     if is_f32 && input.shape.len() == shape.len() && sizes.all(is_size) {
         return None;
     }
-    let (dtype, expected) = (
-        dtype.map_or("another type".to_owned(), |it| it.to_string()),
-        ValueInfo::lines(std::slice::from_ref(*input)).collect::<String>(),
-    );
+    let dtype = dtype_name(*dtype);
+    let expected: String = ValueInfo::lines(std::slice::from_ref(*input)).collect();
     Some(format!(
         "it has `{name}` {dtype} {shape:?}, expected {expected}; write the adapter for this model"
     ))

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::checkpoint::{CONFIG, LARGEST_CONFIG};
 use crate::display::listed;
-use crate::error::{Result, Setting, bail, ensure, err};
+use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::exported::{ExportedModel, by_model};
 use crate::files::{json, parent_dir};
 use crate::onnx::has_extension;
@@ -81,14 +81,8 @@ impl Companions {
     }
 
     pub fn tokenizer(&self, vocab_size: usize) -> Result<Tokenizer> {
-        let path = find(&self.dirs, Tokenizer::FILE)?.ok_or_else(|| {
-            let (model, dirs) = (self.model.display(), listed(self.dirs.iter().map(|it| it.display())));
-            err!(
-                "`{model}` has no {} in {dirs}: put the checkpoint's there, name the folder that has it, or give a prompt of token ids",
-                Tokenizer::FILE
-            )
-            .with_remedy(Setting::Tokenizer, "DIR")
-        })?;
+        let path = find(&self.dirs, Tokenizer::FILE)?;
+        let path = path.ok_or_else(|| self.lacks(Tokenizer::FILE, "a prompt of token ids"))?;
         Tokenizer::open(&path, vocab_size)
     }
 
@@ -98,9 +92,15 @@ impl Companions {
                 return Ok(template);
             }
         }
+        let template = "chat template (chat_template.jinja, or in tokenizer_config.json)";
+        Err(self.lacks(template, "the whole prompt as text"))
+    }
+
+    /// The error for a companion that no folder has, which a prompt in another form does not need.
+    fn lacks(&self, companion: &str, prompt: &str) -> Error {
         let (model, dirs) = (self.model.display(), listed(self.dirs.iter().map(|it| it.display())));
-        Err(err!("`{model}` has no chat template (chat_template.jinja, or in tokenizer_config.json) in {dirs}: put the checkpoint's there, name the folder that has it, or give the whole prompt as text")
-            .with_remedy(Setting::Tokenizer, "DIR"))
+        err!("`{model}` has no {companion} in {dirs}: put the checkpoint's there, name the folder that has it, or give {prompt}")
+            .with_remedy(Setting::Tokenizer, "DIR")
     }
 
     /// Tokens that end a text; none if no file names them.

@@ -13,8 +13,7 @@ use crate::tensor::DType;
 pub fn open(given: &[PathBuf]) -> Result<ExportedModel> {
     let model = ExportedModel::open(&companions::model_files(given)?)?;
     let (shown, options) = (model.path.display(), model.options);
-    let formats = model.metadata.as_ref().map(|it| it.provenances.formats()).unwrap_or_default();
-    let on_cpu = |error: Error| error.with_remedies(exact_settings(&options, &formats));
+    let on_cpu = |error: Error| error.with_remedies(exact_settings(&options, &model.formats()));
     let mut errors = Vec::new();
     if options.provider != Provider::Cpu {
         let provider = options.provider;

@@ -43,8 +43,8 @@ impl<'t> Output<'t> {
 
     /// Shows what is left; all of the text.
     pub fn finish(self, show: &mut dyn FnMut(&str) -> Result<bool>) -> Result<Option<String>> {
-        let Some(mut stream) = self.stream else { return Ok(None) };
-        let rest = stream.finish()?;
+        let Some(stream) = self.stream else { return Ok(None) };
+        let rest = stream.rest()?;
         if !rest.is_empty() {
             show(&rest)?;
         }

@@ -9,7 +9,7 @@ use crate::error::{Result, ensure};
 pub struct Sampling {
     /// Logits are divided by it; 0 is always the likeliest token.
     pub temperature: f64,
-    /// The likeliest tokens of which one is chosen; all if `None`.
+    /// The likeliest tokens of which one is chosen, at least one; all if `None`.
     pub top_k: Option<usize>,
     /// The least probability that these have together; 1 leaves out none.
     pub top_p: f64,
@@ -41,7 +41,7 @@ impl Sampler {
         }
         let mut likeliest: Vec<usize> = (0..logits.len()).collect();
         likeliest.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
-        likeliest.truncate(top_k.unwrap_or(usize::MAX));
+        likeliest.truncate(top_k.unwrap_or(usize::MAX).max(1));
         let largest = f64::from(logits[likeliest[0]]);
         let weight = |id: &usize| ((f64::from(logits[*id]) - largest) / temperature).exp();
         let mut weights: Vec<f64> = likeliest.iter().map(weight).collect();

@@ -33,14 +33,8 @@ impl<'t> TextStream<'t> {
         Ok(text)
     }
 
-    /// What is left at the end.
-    pub fn finish(&mut self) -> Result<String> {
-        let text = self.rest();
-        self.shown = self.ids.len();
-        text
-    }
-
-    fn rest(&self) -> Result<String> {
+    /// The text that is left, whole or not.
+    pub fn rest(&self) -> Result<String> {
         if self.ids.len() == self.shown {
             return Ok(String::new());
         }
@@ -120,7 +114,7 @@ mod tests {
             let mut stream = TextStream::new(&tokenizer);
             let ids = tokenizer.encode(text, false).unwrap();
             let mut pieces: Vec<String> = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
-            pieces.push(stream.finish().unwrap());
+            pieces.push(stream.rest().unwrap());
             assert_eq!(pieces.concat(), text);
             let is_broken =
                 |piece: &String| piece.contains('\u{fffd}') && !text.contains('\u{fffd}');
@@ -135,7 +129,7 @@ mod tests {
             shown.push_str(&stream.push(id).unwrap());
         }
         shown.push_str(&stream.push(bytes[0]).unwrap());
-        shown.push_str(&stream.finish().unwrap());
+        shown.push_str(&stream.rest().unwrap());
         assert_eq!(shown, format!("{} end\u{fffd}", "\u{fffd}".repeat(9)));
     }
 }

@@ -12,7 +12,6 @@ use crate::checkpoint::{ADAPTER_WEIGHTS, IgnoredNames};
 use crate::container::Header;
 use crate::display::{Table, plural, size, with_thousands};
 use crate::error::{Error, Result};
-use crate::files::FileRange;
 use crate::progress::Progress;
 
 /// What an adapter is.
@@ -64,17 +63,7 @@ pub fn inspect(
     let undecided = file.undecided().map(|it| it.name.clone());
     let header = Header::read(&path.join(ADAPTER_WEIGHTS));
     let tensors = header.map_err(|error| refusal.take().unwrap_or(error))?.tensors;
-    let listed = tensors.iter().map(|tensor| ListedTensor {
-        name: tensor.name.clone(),
-        dtype: tensor.dtype.to_string(),
-        shape: tensor.shape.clone(),
-        places: vec![FileRange {
-            file: Path::new(ADAPTER_WEIGHTS).into(),
-            range: tensor.data.range.clone(),
-        }],
-        ..ListedTensor::default()
-    });
-    let listed: Vec<ListedTensor> = listed.collect();
+    let listed: Vec<ListedTensor> = tensors.iter().map(ListedTensor::stored).collect();
     if refusal.is_none() {
         refusal = file.require_finite().err();
     }
@@ -100,20 +89,18 @@ pub fn inspect(
 /// Sizes of the base by the shapes of factors and of whole values.
 fn sizes(file: &AdapterFile) -> BTreeMap<&'static str, u64> {
     let mut sizes = BTreeMap::new();
-    let is_wrapped = |form| matches!(form, ModuleForm::Wrapped(_));
     for (module, parts) in &file.modules {
         let [a, b, whole] = [Part::A, Part::B, Part::Weight].map(|part| parts.get(&part));
         let [a, b, whole] = [a, b, whole].map(|it| it.map_or(&[][..], |tensor| &tensor.shape));
         let found = match (module.form, a, b) {
             _ if !whole.is_empty() => whole.to_vec(),
             (ModuleForm::Embedding, [_, out], [inn, _]) => vec![*out, *inn],
-            (form, [.., inn], [.., out, _]) if !is_wrapped(form) => vec![*out, *inn],
+            (form, [.., inn], [.., out, _]) if !form.is_wrapped() => vec![*out, *inn],
             _ => continue,
         };
         sizes.extend(module.sides.iter().copied().zip(found));
     }
-    let experts = file.modules.iter().filter(|(module, _)| is_wrapped(module.form));
-    for (module, parts) in experts {
+    for (module, parts) in file.wrapped() {
         // Of the two widths one is the hidden size: which of them, versions of PEFT differ in.
         let shapes = [Part::A, Part::B].map(|part| &*parts[&part].shape);
         let ([[ranks, first], [last, _]], Some(hidden)) = (shapes, sizes.get(&Side::Hidden)) else {

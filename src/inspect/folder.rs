@@ -7,10 +7,11 @@ use fs_err as fs;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::tensors::{Filter, ListedFile, ListedTensor, Selection, list};
+use super::tensors::{Filter, ListedFile, ListedTensor, Selection};
 use crate::checkpoint::{self as source, CONFIG, LARGEST_CONFIG};
+use crate::container::Header;
 use crate::error::{Error, Result};
-use crate::files::{FileRange, json};
+use crate::files::json;
 
 /// What there is in a folder.
 #[derive(Debug, Serialize)]
@@ -70,14 +71,14 @@ pub fn inspect(path: &Path, refusal: Error, filter: &Filter) -> Result<FolderIns
     shards.extend(index.into_values());
     let (mut files, mut tensors) = (Vec::new(), Vec::new());
     for file in shards {
-        let (found, problem) = match list(&path.join(&file)) {
-            Ok(found) => (found, None),
+        let (found, problem) = match Header::read(&path.join(&file)) {
+            Ok(header) => (header.tensors, None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
-        let bytes = found.iter().map(bytes).sum();
+        let bytes = found.iter().map(|it| it.data.len()).sum();
         files
             .push(FolderFile { listed: ListedFile { file, tensors: found.len(), bytes }, problem });
-        tensors.extend(found);
+        tensors.extend(found.iter().map(ListedTensor::stored));
     }
     let config = json::read(&path.join(CONFIG), LARGEST_CONFIG);
     let config = config.and_then(|text| json::parse(CONFIG, &text)).ok();
@@ -107,11 +108,7 @@ fn totals(tensors: &[ListedTensor]) -> Vec<DTypeTotal> {
         let total = totals.entry(&tensor.dtype).or_default();
         total.dtype.clone_from(&tensor.dtype);
         total.tensors += 1;
-        total.bytes = total.bytes.saturating_add(bytes(tensor));
+        total.bytes = total.bytes.saturating_add(tensor.bytes());
     }
     totals.into_values().collect()
-}
-
-fn bytes(tensor: &ListedTensor) -> u64 {
-    tensor.places.iter().map(FileRange::len).sum()
 }

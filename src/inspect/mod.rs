@@ -30,7 +30,7 @@ pub use tensors::{Filter, ListedFile, ListedTensor, Selection, Total};
 use crate::checkpoint::{self as source, Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, ensure, err};
-use crate::files::{FileRange, lossy_path};
+use crate::files::lossy_path;
 use crate::hub;
 use crate::onnx;
 use crate::progress::Progress;
@@ -114,12 +114,8 @@ impl Inspection {
     /// Whether there is a checkpoint, a staged weights file or an adapter that can be exported;
     /// `None` for other files.
     pub fn is_exportable(&self) -> Option<bool> {
-        match self {
-            Self::Checkpoint(_) | Self::Weights(_) | Self::Folder(_) | Self::Adapter(_) => {
-                Some(self.refusal().is_none())
-            }
-            Self::Tensors(_) | Self::Model(_) | Self::OnnxAdapter(_) => None,
-        }
+        let is_other = matches!(self, Self::Tensors(_) | Self::Model(_) | Self::OnnxAdapter(_));
+        (!is_other).then(|| self.refusal().is_none())
     }
 
     /// The result of a scan, if there was one.
@@ -203,10 +199,10 @@ pub fn inspect(
 }
 
 fn file(path: &Path, filter: &Filter, progress: Option<&dyn Progress>) -> Result<FileInspection> {
-    let listed = tensors::list(path)?;
     let stored = Header::read(path)?.tensors;
+    let listed: Vec<_> = stored.iter().map(ListedTensor::stored).collect();
     let scan = progress.map(|it| scan::scan_stored(&stored, &listed, it)).transpose()?;
-    let bytes = listed.iter().flat_map(|tensor| &tensor.places).map(FileRange::len).sum();
-    let count = listed.len();
-    Ok(FileInspection { path: path.to_owned(), bytes, count, tensors: filter.apply(listed), scan })
+    let bytes = stored.iter().map(|it| it.data.len()).sum();
+    let (path, count) = (path.to_owned(), stored.len());
+    Ok(FileInspection { path, bytes, count, tensors: filter.apply(listed), scan })
 }

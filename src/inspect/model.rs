@@ -81,7 +81,7 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<ModelInspection> {
     let wrong: Vec<String> = onnx.external_data().filter_map(wrong).collect();
     let tensors = onnx.initializers.iter().cloned().map(|it| ListedTensor {
         name: it.name,
-        dtype: it.dtype.map_or("another type".to_owned(), |dtype| dtype.to_string()),
+        dtype: onnx::dtype_name(it.dtype),
         shape: it.shape,
         places: it.external.into_iter().collect(),
         ..ListedTensor::default()

@@ -43,7 +43,7 @@ pub fn inspect(path: &Path, filter: &Filter) -> Result<OnnxAdapterInspection> {
     let count = parameters.len();
     let bytes = parameters.iter().map(|(_, data)| data.end - data.start).sum();
     let listed = parameters.into_iter().map(|(parameter, range)| ListedTensor {
-        dtype: parameter.dtype.map_or("another type".to_owned(), |dtype| dtype.to_string()),
+        dtype: onnx::dtype_name(parameter.dtype),
         name: parameter.name,
         shape: parameter.shape,
         places: vec![FileRange { file: path.into(), range }],

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use glob::Pattern;
 use serde::Serialize;
 
-use crate::container::{Header, StoredTensor};
+use crate::container::StoredTensor;
 use crate::error::{Result, err};
 use crate::files::FileRange;
 
@@ -78,27 +77,35 @@ pub struct Selection {
     pub tensors: Vec<ListedTensor>,
 }
 
-/// The tensors of a SafeTensors file.
-pub fn list(path: &Path) -> Result<Vec<ListedTensor>> {
-    let file: Arc<Path> = Path::new(path.file_name().unwrap_or_default()).into();
-    let listed = |StoredTensor { name, dtype, shape, data }| {
-        let places = vec![FileRange { file: file.clone(), range: data.range }];
-        ListedTensor { name, dtype: dtype.to_string(), shape, places, ..ListedTensor::default() }
-    };
-    Ok(Header::read(path)?.tensors.into_iter().map(listed).collect())
+impl ListedTensor {
+    /// A tensor of a SafeTensors file.
+    pub(super) fn stored(StoredTensor { name, dtype, shape, data }: &StoredTensor) -> Self {
+        let file = Path::new(data.file.file_name().unwrap_or_default()).into();
+        Self {
+            name: name.clone(),
+            dtype: dtype.to_string(),
+            shape: shape.clone(),
+            places: vec![FileRange { file, range: data.range.clone() }],
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.places.iter().map(FileRange::len).fold(0, u64::saturating_add)
+    }
 }
 
 /// Adds up the tensors whose bytes are in files.
 pub fn totals<'t>(tensors: impl IntoIterator<Item = &'t ListedTensor>) -> Vec<Total> {
     let mut totals: BTreeMap<usize, Total> = BTreeMap::new();
     let external = tensors.into_iter().filter(|tensor| !tensor.places.is_empty());
-    for ListedTensor { name, dtype, places, .. } in external {
-        let at = KINDS.iter().position(|(_, is)| is(name)).expect("the last takes all");
+    for tensor in external {
+        let at = KINDS.iter().position(|(_, is)| is(&tensor.name)).expect("the last takes all");
         let total = totals.entry(at).or_default();
         total.kind = KINDS[at].0;
         total.tensors += 1;
-        total.bytes = places.iter().map(FileRange::len).fold(total.bytes, u64::saturating_add);
-        total.dtypes.insert(dtype.clone());
+        total.bytes = total.bytes.saturating_add(tensor.bytes());
+        total.dtypes.insert(tensor.dtype.clone());
     }
     totals.into_values().collect()
 }

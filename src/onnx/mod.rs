@@ -15,4 +15,4 @@ pub use adapter_file::{ADAPTER_EXTENSION, AdapterHead, Parameter, adapter_head, 
 pub use data_digest::data_digests;
 pub use data_files::{data_change, data_problem, require_data};
 pub use encode::{OPSET, encode, graph_ranges, ir_version, with_outputs};
-pub use read::{OnnxFile, StoredInitializer, ValueInfo, has_extension, read};
+pub use read::{OnnxFile, StoredInitializer, ValueInfo, dtype_name, has_extension, read};

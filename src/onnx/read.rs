@@ -55,6 +55,11 @@ pub struct StoredInitializer {
     pub external: Option<FileRange>,
 }
 
+/// The name of an element type; `None` is none of ours.
+pub fn dtype_name(dtype: Option<DType>) -> String {
+    dtype.map_or("another type".to_owned(), |dtype| dtype.to_string())
+}
+
 /// An input or output of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]

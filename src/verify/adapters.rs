@@ -100,8 +100,8 @@ fn factors(
     Ok(inputs)
 }
 
-/// Those that are given in the order of the model's and as its metadata lists them, the others, and an
-/// error for each that differs or is missing. A folder may have another name by now.
+/// The given adapters that a model has, in its order and with its records; the other given ones; and
+/// an error for each that differs or is missing. A folder may have another name by now.
 fn in_order_of<'a>(
     model: &Path,
     wanted: &[&AdapterRecord],

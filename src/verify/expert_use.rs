@@ -30,11 +30,10 @@ impl ExpertUse {
 
     /// Refuses a path where a file is: it may be a checkpoint's config.
     pub fn require_new(path: &Path) -> Result<()> {
-        let there = path.symlink_metadata().is_ok();
-        let shown = path.display();
         ensure!(
-            !there,
-            "`{shown}` exists, and is not replaced: move it away, or choose another name"
+            path.symlink_metadata().is_err(),
+            "`{}` exists, and is not replaced: move it away, or choose another name",
+            path.display()
         );
         Ok(())
     }

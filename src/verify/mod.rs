@@ -120,12 +120,8 @@ fn inputs_of(
 ) -> Result<Inputs> {
     let signature = subject.model.signature;
     if let Some(text) = &request.text {
-        let windows = Windows::read(
-            text,
-            &request.checkpoint,
-            &subject.checkpoint.config,
-            request.inputs.tokens,
-        )?;
+        let (folder, config) = (&request.checkpoint, &subject.checkpoint.config);
+        let windows = Windows::read(text, folder, config, request.inputs.tokens)?;
         return Inputs::of_text(signature, &windows);
     }
     let limits = limits(&subject.checkpoint.config);
@@ -135,7 +131,7 @@ fn inputs_of(
     Ok(inputs)
 }
 
-/// The same error with what may be damaged, if that is why.
+/// Recommends scans if the error is that values are damaged.
 fn to_scan(error: Error, request: &VerifyRequest) -> Error {
     if error.kind() != Kind::Damaged {
         return error;

@@ -73,8 +73,7 @@ impl<'r> Subject<'r> {
         let opened = Checkpoint::open_any(source, &ignored);
         let (files, (mut checkpoint, recorded)) = Error::both(files, opened)?;
         let model = ExportedModel::open(models)?;
-        let formats = model.metadata.as_ref().map(|it| it.provenances.formats());
-        let (formats, onnxruntime) = (formats.unwrap_or_default(), request.onnxruntime.as_deref());
+        let (formats, onnxruntime) = (model.formats(), request.onnxruntime.as_deref());
         let shown = format!("`{}`", model.path.display());
         let library = prepare(&shown, &model.options, &formats, None, *tolerance, onnxruntime)?;
         model.require_data()?;

@@ -66,35 +66,37 @@ impl WeightDifferences {
 
     /// A phrase for each kind of fault, with the first names.
     pub(super) fn faults(&self) -> impl Iterator<Item = String> {
-        let kinds = [
-            ("weights with other bytes", &self.different),
-            ("weights missing or incomplete", &self.missing),
-            ("tensors that are not in the checkpoint", &self.unknown),
+        let phrases = [
+            named("weights with other bytes", &self.different),
+            named("weights missing or incomplete", &self.missing),
+            named("tensors that are not in the checkpoint", &self.unknown),
         ];
-        kinds.into_iter().filter_map(|(kind, names)| named(kind, names.iter()))
+        phrases.into_iter().flatten()
     }
 
     /// A phrase for each file of the data of a model that has the weights of a checkpoint with the
     /// same fingerprint, and not its bytes.
-    pub(super) fn changes(&self) -> impl Iterator<Item = String> {
-        let is_whole = self.missing.is_empty() && self.unknown.is_empty();
-        let files = self.changed_files.iter().filter(move |_| is_whole);
-        files.filter_map(|file| {
-            let faults = named("weights with other bytes", self.different.iter())?;
+    pub(super) fn changes(&self) -> Vec<String> {
+        if !self.missing.is_empty() || !self.unknown.is_empty() {
+            return Vec::new();
+        }
+        let faults = named("weights with other bytes", &self.different).unwrap_or_default();
+        let phrase = |file: &PathBuf| {
             let file = file.display();
-            Some(format!(
+            format!(
                 "its data `{file}` was changed or damaged ({faults}): restore it, or export again"
-            ))
-        })
+            )
+        };
+        self.changed_files.iter().map(phrase).collect()
     }
 
     /// A phrase for each kind that cannot be compared, with the first names.
     pub(super) fn not_compared(&self) -> impl Iterator<Item = String> {
-        let kinds = [
-            ("weights in another form than the checkpoint's", &self.other_form),
-            ("weights stored in the model itself", &self.inline),
+        let phrases = [
+            named("weights in another form than the checkpoint's", &self.other_form),
+            named("weights stored in the model itself", &self.inline),
         ];
-        kinds.into_iter().filter_map(|(kind, names)| named(kind, names.iter()))
+        phrases.into_iter().flatten()
     }
 
     /// A quantity that is unknown under one name and missing under another has two forms, as those
@@ -112,10 +114,14 @@ impl WeightDifferences {
 }
 
 /// A phrase for names of a kind; `None` if there are none.
-fn named<'n>(kind: &str, names: impl ExactSizeIterator<Item = &'n String>) -> Option<String> {
+fn named<'n, N>(kind: &str, names: N) -> Option<String>
+where
+    N: IntoIterator<Item = &'n String, IntoIter: ExactSizeIterator>,
+{
+    let names = names.into_iter();
     let more = names.len().saturating_sub(NAMED);
-    let first: Vec<_> = names.take(NAMED).map(|name| format!("`{name}`")).collect();
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    let first: Vec<_> = names.take(NAMED).map(|name| format!("`{name}`")).collect();
     (!first.is_empty()).then(|| format!("{kind}: {}{more}", first.join(", ")))
 }
 
@@ -152,28 +158,18 @@ pub fn compare(
     let place = |it: &Slice| (it.weight.name.clone(), it.bytes.clone(), it.tensor.data.clone());
     let fitting = slices.iter().filter(|slice| slice.fits);
     let fitting: Vec<&Slice> = fitting.filter(|slice| seen.insert(place(slice))).collect();
-    let total = fitting.iter().map(|slice| slice.tensor.data.len()).sum();
-    let _phase = phase(progress, "comparing weights", Unit::Bytes, total);
-    let mut sources = FileCache::default();
-    for slice in fitting.iter().filter(|slice| !slice.weight.is_converted()) {
-        if slice.is_in_place()? {
-            found.in_place += slice.tensor.data.len();
-            progress.advance(slice.tensor.data.len());
-        } else {
-            slice.compare_stored(&mut sources, progress)?;
-        }
-    }
-    for weight in checkpoint.weights.iter() {
-        compare_converted(weight, &fitting, progress)?;
-    }
+    found.in_place = compare_bytes(&fitting, checkpoint, progress)?;
     found.compared = slices.iter().map(|slice| slice.compared.load(Relaxed)).sum();
     let different = || slices.iter().filter(|slice| !slice.fits || slice.differs.load(Relaxed));
     found.different = different().map(|slice| slice.tensor.stored.name.clone()).collect();
     let inline: BTreeSet<&str> = model.files.iter().flat_map(ModelFile::inline_weights).collect();
-    let missing = checkpoint.weights.iter().filter(|weight| !is_whole(weight, &slices));
-    let missing = missing.map(|weight| weight.name.clone());
-    let (inline, missing) = missing.partition(|name| inline.contains(&**name));
-    (found.inline, found.missing) = (Vec::into_iter(inline).collect(), missing);
+    for Weight { name, .. } in checkpoint.weights.iter().filter(|it| !is_whole(it, &slices)) {
+        if inline.contains(&**name) {
+            found.inline.insert(name.clone());
+        } else {
+            found.missing.push(name.clone());
+        }
+    }
     let provenance = model.metadata.as_ref().map(|metadata| &metadata.provenances.experts);
     // Several blocks and scales encode the same values, so other bytes of a conversion tell nothing.
     let is_encoded_anew = |slice: &&Slice| {
@@ -187,6 +183,29 @@ pub fn compare(
         different().filter(|it| it.fits && found.different.contains(&it.tensor.stored.name));
     found.changed_files = changed.map(|it| it.tensor.data.file.to_path_buf()).collect();
     Ok(found)
+}
+
+/// Compares the bytes of slices. Returns how many of them the model reads in place.
+fn compare_bytes(
+    slices: &[&Slice],
+    checkpoint: &Checkpoint,
+    progress: &dyn Progress,
+) -> Result<u64> {
+    let total = slices.iter().map(|slice| slice.tensor.data.len()).sum();
+    let _phase = phase(progress, "comparing weights", Unit::Bytes, total);
+    let (mut sources, mut in_place) = (FileCache::default(), 0);
+    for slice in slices.iter().filter(|slice| !slice.weight.is_converted()) {
+        if slice.is_in_place()? {
+            in_place += slice.tensor.data.len();
+            progress.advance(slice.tensor.data.len());
+        } else {
+            slice.compare_stored(&mut sources, progress)?;
+        }
+    }
+    for weight in checkpoint.weights.iter() {
+        compare_converted(weight, slices, progress)?;
+    }
+    Ok(in_place)
 }
 
 /// Refuses damaged MXFP4 scales, which in place nothing else reads: they are few, and a scale

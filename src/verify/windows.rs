@@ -61,10 +61,10 @@ impl Windows {
                 plural(ids.len(), "token"),
                 with_thousands(length as u64)
             );
-            let shorter = (ids.len() > 1).then(|| ids.len().to_string());
-            return Err(shorter
-                .into_iter()
-                .fold(error, |error, length| error.with_remedy(Setting::Tokens, length)));
+            return Err(match ids.len() {
+                0 | 1 => error,
+                shorter => error.with_remedy(Setting::Tokens, shorter.to_string()),
+            });
         }
         let rows = ids.chunks_exact(length).map(<[u32]>::to_vec).collect();
         Ok(Self { file: file.clone(), rows })
@@ -120,16 +120,13 @@ fn texts(TextSource { file, field }: &TextSource) -> Result<Vec<String>> {
         _ => format!("its texts are in {names}: name the field"),
     };
     let count = plural(lacking.len(), "line");
-    let error = err!(
+    let mut error = err!(
         "`{shown}` lacks a text in the field `{field}` in {count}; line {line} has {found}, and {has}"
     );
-    if is_mixed {
-        return Err(error);
+    for name in others.into_iter().take(LISTED).filter(|_| !is_mixed) {
+        error = error.with_remedy(Setting::TextField, name);
     }
-    Err(others
-        .iter()
-        .take(LISTED)
-        .fold(error, |error, name| error.with_remedy(Setting::TextField, &***name)))
+    Err(error)
 }
 
 /// The value of a field.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::adapters::{CONFIG, WEIGHTS, copied, edit_config, edit_tensors, fitted, refusal};
 use crate::inspect::inspect;
-use crate::layout_fixtures::{Tensors, config, home, in_layout};
+use crate::layout_fixtures::{Tensors, config, home, in_layout, renamed};
 use crate::support::{
     Home, assert_contains, assert_starts, binary, cases, copy_folder, export_args, failure,
     fixture, open, printed, resize, text, words,
@@ -160,8 +160,7 @@ fn apply(edit: &str, tensors: &mut Tensors) {
         return tensors.retain(|name, _| !name.contains(words[1]));
     }
     if ["rename", "copy"].contains(&words[0]) {
-        let old = tensors.clone();
-        let renamed = old.iter().map(|(name, it)| (name.replace(words[1], words[2]), it.clone()));
+        let renamed = renamed(tensors, |name| name.replace(words[1], words[2]));
         tensors.retain(|name, _| words[0] == "copy" || !name.contains(words[1]));
         return tensors.extend(renamed);
     }

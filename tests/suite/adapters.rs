@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::inspect::{inspect, printed_report};
-use crate::layout_fixtures::{Tensor, Tensors, in_folder, read, write};
+use crate::layout_fixtures::{Tensors, edit_file, in_folder, renamed};
 use crate::support::{
     Home, assert_contains, cases, copy_folder, edit_json, export_args, failure, fixture, open, run,
     text, words,
@@ -126,10 +126,7 @@ fn accepts_keys_that_change_nothing() {
 }
 
 pub fn edit_tensors(home: &Path, edit: impl FnOnce(&mut Tensors)) {
-    let path = home.join("adapter").join(WEIGHTS);
-    let mut tensors = read(&path);
-    edit(&mut tensors);
-    write(&path, &tensors);
+    edit_file(&home.join("adapter").join(WEIGHTS), edit);
 }
 
 /// Names that other programs write for the same modules, and values of every kind.
@@ -144,8 +141,7 @@ fn accepts_names_of_other_programs() {
     ] {
         let home = copied("attention");
         edit_tensors(&home, |tensors| {
-            let renamed = |(name, it): (String, Tensor)| (name.replace(from, to), it);
-            *tensors = std::mem::take(tensors).into_iter().map(renamed).collect();
+            *tensors = renamed(tensors, |name| name.replace(from, to));
         });
         assert_eq!(fit(&home).unwrap().terms.len(), expected, "{from} {to}");
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::adapter_exports::{export_in, with_adapters};
 use crate::adapters::{ADAPTERS, WEIGHTS, copied, edit_config, edit_tensors, refusal};
 use crate::inspect::inspect;
+use crate::layout_fixtures::renamed;
 use crate::support::{
     assert_contains, binary, cases, failure, fixture, printed, sentence, text, words,
 };
@@ -54,6 +55,19 @@ fn modules_that_only_the_config_names_are_told() {
             "{adapter}"
         );
     }
+}
+
+/// What lacks below the highest layer is listed, so that one is limited.
+#[test]
+fn layers_that_no_model_has_are_refused() {
+    let home = copied("attention");
+    edit_tensors(&home, |tensors| {
+        *tensors = renamed(tensors, |name| name.replace(".layers.2.", ".layers.4000000000."));
+    });
+    assert_contains(
+        &failure(&["inspect", text(&home.join("adapter"))]),
+        "no GPT-OSS model has, such as `base_model.model.model.layers.4000000000.self_attn.k_proj.",
+    );
 }
 
 #[test]

@@ -200,10 +200,19 @@ pub fn edit_config(folder: &Path, from: &str, to: &str) {
 }
 
 pub fn edit_tensors(folder: &Path, edit: impl FnOnce(&mut Tensors)) {
-    let path = folder.join("model.safetensors");
-    let mut tensors = read(&path);
+    edit_file(&folder.join("model.safetensors"), edit);
+}
+
+/// Edits a SafeTensors file.
+pub fn edit_file(path: &Path, edit: impl FnOnce(&mut Tensors)) {
+    let mut tensors = read(path);
     edit(&mut tensors);
-    write(&path, &tensors);
+    write(path, &tensors);
+}
+
+/// Tensors under other names.
+pub fn renamed(tensors: &Tensors, rename: impl Fn(&str) -> String) -> Tensors {
+    tensors.iter().map(|(name, tensor)| (rename(name), tensor.clone())).collect()
 }
 
 /// Keeps the first experts of a layer in layouts where a tensor holds all of them; with

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::layout_fixtures::{
     Tensors, config, dequantized, drop_experts, edited, encoded, home, in_folder, in_layout,
-    input_major, rows, tiny, write, write_index, write_shards,
+    input_major, renamed, rows, tiny, write, write_index, write_shards,
 };
 use crate::reference::{error, ids, open};
 use crate::reference_refusals::refusal;
@@ -30,10 +30,6 @@ fn assert_is_tiny(source: &Path, case: &str) {
 fn logits(model: &ReferenceModel) -> Array2<f64> {
     let found = reference::run(model, &ids("2x40"), &PassOptions::default(), &Silent).unwrap();
     found.logits(&(0..80).collect::<Vec<_>>()).unwrap().exact
-}
-
-fn renamed(tensors: Tensors, rename: impl Fn(&str) -> String) -> Tensors {
-    tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect()
 }
 
 /// With experts of these layers and matrices as numbers.
@@ -98,16 +94,16 @@ fn names_of_every_kind_are_the_same_model() {
     };
     let plain = |name: &str| name.trim_start_matches("model.").to_owned();
     for (case, tensors) in [
-        ("without model.", renamed(hf(), plain)),
-        ("prefix", renamed(hf(), under("policy.base."))),
-        ("prefix, without model.", renamed(renamed(hf(), plain), under("policy."))),
-        ("prefix model.", renamed(hf(), under("model."))),
-        ("wrappers", renamed(hf(), wrapped)),
-        ("wrapper of all", renamed(hf(), under("_orig_mod."))),
-        ("wrapper in front of a prefix", renamed(hf(), under("_fsdp_wrapped_module.actor."))),
-        ("split with a prefix", renamed(in_layout("split"), under("a."))),
+        ("without model.", renamed(&hf(), plain)),
+        ("prefix", renamed(&hf(), under("policy.base."))),
+        ("prefix, without model.", renamed(&renamed(&hf(), plain), under("policy."))),
+        ("prefix model.", renamed(&hf(), under("model."))),
+        ("wrappers", renamed(&hf(), wrapped)),
+        ("wrapper of all", renamed(&hf(), under("_orig_mod."))),
+        ("wrapper in front of a prefix", renamed(&hf(), under("_fsdp_wrapped_module.actor."))),
+        ("split with a prefix", renamed(&in_layout("split"), under("a."))),
         ("mlx", mlx()),
-        ("mlx with a prefix", renamed(mlx(), under("language_model."))),
+        ("mlx with a prefix", renamed(&mlx(), under("language_model."))),
         ("numbers in one matrix", partly_numbers(&[(1, "down")])),
         ("numbers in a layer", partly_numbers(&[(0, "gate_up"), (0, "down")])),
         ("numbers in two", partly_numbers(&[(2, "gate_up"), (1, "down")])),
@@ -118,8 +114,8 @@ fn names_of_every_kind_are_the_same_model() {
     for (case, tensors) in [
         ("openai, numbers", openai_numbers(0..3)),
         ("openai, numbers in a layer", openai_numbers(1..2)),
-        ("openai with a prefix", renamed(tiny(), under("module."))),
-        ("openai with wrappers", renamed(tiny(), |name| name.replace(".mlp.", ".mlp._orig_mod."))),
+        ("openai with a prefix", renamed(&tiny(), under("module."))),
+        ("openai with wrappers", renamed(&tiny(), |name| name.replace(".mlp.", ".mlp._orig_mod."))),
     ] {
         assert_is_tiny(&home(&original, &tensors).checkpoint(), case);
     }

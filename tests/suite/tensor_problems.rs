@@ -3,7 +3,7 @@
 use safetensors::Dtype;
 use serde_json::json;
 
-use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout};
+use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout, renamed};
 use crate::support::{Home, assert_contains, assert_ends, cases, open, words};
 
 type Edit = fn(&mut Tensors);
@@ -252,20 +252,14 @@ fn both_ways_are_said_where_config_and_tensors_disagree() {
         (
             "hf",
             |tensors, _| {
-                *tensors = tensors
-                    .iter()
-                    .map(|(name, it)| (name.replace("self_attn", "attention"), it.clone()))
-                    .collect();
+                *tensors = renamed(tensors, |name| name.replace("self_attn", "attention"));
             },
             "model.layers.0.attention.k_proj.bias` [64], ",
         ),
         (
             "hf",
             |tensors, config| {
-                *tensors = tensors
-                    .iter()
-                    .map(|(name, it)| (name.replace("self_attn", "attention"), it.clone()))
-                    .collect();
+                *tensors = renamed(tensors, |name| name.replace("self_attn", "attention"));
                 config["attention_bias"] = json!(false);
             },
             "says that attention has no biases (`attention_bias` false), and `CHECKPOINT` holds 12 tensors, such as `model.layers.0.attention.k_proj.bias`: set the key to true",

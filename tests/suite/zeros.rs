@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::layout_fixtures::{config, home, in_layout};
+use crate::layout_fixtures::{config, edit_file, home, in_layout};
 use crate::support::{
     Home, assert_contains, assert_ends, assert_starts, cases, copy_folder, export, export_args,
     fixture, run, text, words,
@@ -209,11 +209,11 @@ fn sampled_values_that_are_not_finite_are_refused() {
 fn adapters_of_zeros_are_told() {
     let home = Home::with("tiny-hf");
     copy_folder(&fixture("lora/attention"), &home.join("adapter"));
-    let weights = home.join("adapter/adapter_model.safetensors");
-    let mut tensors = crate::layout_fixtures::read(&weights);
-    tensors.iter_mut().filter(|(name, _)| name.contains("lora_B")).for_each(|(_, it)| it.2.fill(0));
-    crate::layout_fixtures::write(&weights, &tensors);
     let adapter = home.join("adapter");
+    edit_file(&adapter.join("adapter_model.safetensors"), |tensors| {
+        let factors = tensors.iter_mut().filter(|(name, _)| name.contains("lora_B"));
+        factors.for_each(|(_, (_, _, data))| data.fill(0));
+    });
     for way in ["inline", "merge"] {
         let (_, summary) = home.export(way, &["--adapter", text(&adapter), "--adapter-as", way]);
         assert!(summary.get("zeros").is_none(), "{way}");

@@ -15,7 +15,7 @@ use crate::error::{Error, Result, Setting, bail, err};
 use crate::files::foreign::USE_SOURCE;
 pub use known::{Group, any as any_value};
 use reader::{BOOL, LAYERS, LIST, NAME, POSITIVE, RESTORE, SIZE, SIZE_OR_ZERO};
-pub use reader::{ConfigReader, Expected};
+pub use reader::{ConfigReader, Expected, MOST_LAYERS};
 pub use values::{Config, Rope};
 
 /// Longest `config.json` that is read. Released ones have 2 kB.

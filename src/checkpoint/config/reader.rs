@@ -50,9 +50,10 @@ pub const SIZE: Expected<u64> =
     Expected("a whole number from 1 to 4294967295", |value| whole(value, SIZES));
 pub const SIZE_OR_ZERO: Expected<u64> =
     Expected("a whole number from 0 to 4294967295", |value| whole(value, 0..=*SIZES.end()));
-/// Limited, because memory grows with it before a weight is seen.
+/// Limited, because memory grows with them before a weight is seen.
+pub const MOST_LAYERS: usize = 10_000;
 pub const LAYERS: Expected<u64> =
-    Expected("a whole number from 1 to 10000", |value| whole(value, 1..=10_000));
+    Expected("a whole number from 1 to 10000", |value| whole(value, 1..=MOST_LAYERS as u64));
 /// Also finite: JSON has no infinity, and its parser refuses 1e999.
 pub const POSITIVE: Expected<f64> =
     Expected("a positive number", |value| value.as_f64().filter(|number| *number > 0.0));

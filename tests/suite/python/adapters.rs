@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::environment::{OPENVINO, assert_equal, assert_steps_of, python};
 use crate::adapters::{ADAPTERS, CONFIG, WEIGHTS, add, bases, order};
-use crate::layout_fixtures::{in_folder, read, write};
+use crate::layout_fixtures::{edit_file, in_folder};
 use crate::support::{Home, edit_json, fixture, text};
 
 /// Ids and logits `[2, 40]`, and `[1, 150]` of which the last 50 rows are known.
@@ -54,9 +54,7 @@ fn models_with_adapters_compute_what_peft_computes() {
 /// The tensors of an adapter whose names have a part, as an adapter in a folder.
 fn part(home: &Path, adapter: &str, has: &str, folder: &str) -> String {
     let path = add(home, adapter, folder);
-    let mut tensors = read(&home.join(folder).join(WEIGHTS));
-    tensors.retain(|name, _| name.contains(has));
-    write(&home.join(folder).join(WEIGHTS), &tensors);
+    edit_file(&home.join(folder).join(WEIGHTS), |it| it.retain(|name, _| name.contains(has)));
     path
 }
 

@@ -11,7 +11,7 @@ use super::faults::{tie, with_tensors};
 use crate::documents::root;
 use crate::fake_hub::{HubTest, REPOSITORY};
 use crate::inspect::{data_file, inspect};
-use crate::layout_fixtures::{self, LAYOUTS, Tensors, in_folder};
+use crate::layout_fixtures::{self, LAYOUTS, edit_file, in_folder};
 use crate::puzzle::puzzle;
 use crate::support::{Home, binary, copy_folder, edit_json, export_args, fixture, words};
 
@@ -165,25 +165,18 @@ fn home() -> Home {
         ("nan/model", "layers.0.self_attn.sinks", 0xff),
         ("odd/adapter_model", "lora_B", 0),
     ] {
-        edit_tensors(&home.join(file), |tensors| {
+        edit_file(&home.join(file).with_extension("safetensors"), |tensors| {
             let chosen = tensors.iter_mut().filter(|(name, _)| name.contains(part));
             chosen.for_each(|(_, (_, _, data))| data.fill(byte));
         });
     }
-    edit_tensors(&home.join("router-head/adapter_model"), |tensors| {
+    edit_file(&home.join("router-head/adapter_model.safetensors"), |tensors| {
         tensors.insert("layers.1.self_attn.sinks".to_owned(), (Dtype::BF16, vec![8], vec![0; 16]));
     });
     for (name, last_two) in [("tied", 0), ("ahead", 1)] {
         with_tensors(&home, name, |tensors| tie(tensors, &[0, 1], last_two));
     }
     home
-}
-
-fn edit_tensors(file: &Path, edit: impl FnOnce(&mut Tensors)) {
-    let file = file.with_extension("safetensors");
-    let mut tensors = layout_fixtures::read(&file);
-    edit(&mut tensors);
-    layout_fixtures::write(&file, &tensors);
 }
 
 fn edit_bytes(path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::environment::onnxruntime;
 use super::verify::{fails, passes, refused};
 use crate::adapters::{ADAPTERS, CONFIG, add, bases, edit_tensors, order};
-use crate::layout_fixtures::{Tensor, Tensors, in_folder, read};
+use crate::layout_fixtures::{Tensor, Tensors, in_folder, read, renamed};
 use crate::reference_adapters::copies_and_others;
 use crate::support::{
     Home, assert_contains, binary, cases, copy_folder, edit_json, export_args, model_path, printed,
@@ -159,10 +159,10 @@ fn both_readers_agree_on_rare_forms() {
             tensors.remove("base_model.model.lm_head.token_adapter.trainable_tokens_delta");
         }),
         ("one-parameter-each", "names without a prefix", |_, tensors| {
-            *tensors = rename(tensors, |name| name.replace("base_model.model.model.", ""));
+            *tensors = renamed(tensors, |name| name.replace("base_model.model.model.", ""));
         }),
         ("tinker", "names without one of two prefixes", |_, tensors| {
-            *tensors = rename(tensors, |name| name.replace("base_model.model.", ""));
+            *tensors = renamed(tensors, |name| name.replace("base_model.model.", ""));
         }),
         ("attention", "values of q, k and v", |_, tensors| {
             for (part, rows) in [("q", 256), ("k", 64), ("v", 64)] {
@@ -208,10 +208,6 @@ fn both_readers_agree_on_rare_forms() {
             assert_eq!(report["identity"], json!({"is": "same"}), "{name}, {case}: {report}");
         }
     }
-}
-
-fn rename(tensors: &Tensors, name: fn(&str) -> String) -> Tensors {
-    tensors.iter().map(|(old, tensor)| (name(old), tensor.clone())).collect()
 }
 
 /// Some values in F32.
