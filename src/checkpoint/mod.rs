@@ -35,7 +35,6 @@ pub use config::{
 };
 pub use ignored::IgnoredNames;
 use layout::{Assembly, Layout, Wrong};
-use mismatch::ReadConfig;
 pub use names::{WRAPPERS, is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use similar::most_like;
@@ -181,8 +180,8 @@ impl Checkpoint {
         let usual = forms[0];
         let mut assembly = Assembly { layout, config: &config, tensors, usual, wrong };
         let weights = assembly.model();
-        let (read, name) = (ReadConfig { config: &config, file }, layout.with_forms(&forms));
-        problems::refuse(assembly.tensors, assembly.wrong, &name, read)?;
+        let name = layout.with_forms(&forms);
+        problems::refuse(assembly.tensors, assembly.wrong, &name, &config, file)?;
         let mut notes = tensors.wrapping.notes();
         if config.experts != said {
             notes.push(format!(

@@ -175,18 +175,23 @@ impl Tensors {
         all.filter(|(_, name)| !self.is_ignored(name)).map(|(key, _)| &**key)
     }
 
+    /// The numbers of the layers of which there are tensors.
+    pub fn layers_there(&self) -> BTreeSet<usize> {
+        self.wanted().filter_map(layer).collect()
+    }
+
     /// The number of layers of which there are tensors, if they are numbered without gaps.
     pub fn layers(&self) -> Option<u64> {
-        let there: BTreeSet<usize> = self.wanted().filter_map(layer).collect();
+        let there = self.layers_there();
         let end = there.last()? + 1;
         (end == there.len()).then_some(end as u64)
     }
 
     /// The error with the patterns that ignore these stored tensors and no others.
-    pub fn ignoring(&self, error: Error, names: &[&str]) -> Error {
-        let ignored: BTreeSet<&str> = names.iter().copied().collect();
+    pub fn ignoring<'n>(&self, error: Error, names: impl IntoIterator<Item = &'n str>) -> Error {
+        let ignored: BTreeSet<&str> = names.into_iter().collect();
         let others = self.stored().filter(|name| !ignored.contains(name));
-        let patterns = patterns(names, others).into_iter();
+        let patterns = patterns(ignored.iter().copied(), others).into_iter();
         error.with_remedies(patterns.map(|pattern| (Setting::IgnoreTensor, pattern)).collect())
     }
 

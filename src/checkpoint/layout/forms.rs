@@ -135,8 +135,7 @@ impl Layout {
         );
         Err(doubled.keys().fold(error, |error, kept| {
             let others = doubled.iter().filter(|(form, _)| *form != kept);
-            let names: Vec<&str> = others.flat_map(|(_, names)| names).copied().collect();
-            tensors.ignoring(error, &names)
+            tensors.ignoring(error, others.flat_map(|(_, names)| names).copied())
         }))
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::sizes::{Axis, VOCAB, is_transposed};
-use crate::checkpoint::mismatch::ReadConfig;
+use crate::checkpoint::config::Config;
 use crate::checkpoint::tensors::{Tensors, place};
 use crate::display::{LISTED, join, plural, several};
 use crate::error::{Error, err};
@@ -58,12 +58,12 @@ impl Wrong {
 
     /// The error if tensors agree with each other and contradict several sizes of the config, or a size
     /// and the number of layers: it is another model's.
-    pub fn other_config(&self, tensors: &Tensors, read: ReadConfig) -> Option<Error> {
+    pub fn other_config(&self, tensors: &Tensors, config: &Config, file: &str) -> Option<Error> {
         if !self.disputed_sizes().is_empty() {
             return None;
         }
         let sizes: BTreeSet<_> = self.shapes.iter().flat_map(Shape::wrong_sizes).collect();
-        let layers = ("`num_hidden_layers`", read.config.num_layers() as u64, tensors.layers()?);
+        let layers = ("`num_hidden_layers`", config.num_layers() as u64, tensors.layers()?);
         let differs = layers.1 != layers.2;
         (sizes.len() + usize::from(differs) > 1 && !sizes.is_empty()).then(|| {
             let all = sizes.into_iter().chain(differs.then_some(layers));
@@ -71,8 +71,7 @@ impl Wrong {
                 .map(|(name, said, found)| format!("{name} {said} where tensors have {found}"))
                 .collect();
             err!(
-                "`{}` describes another model than `{}` holds, with {}: use the config.json that was saved with these tensors",
-                read.file,
+                "`{file}` describes another model than `{}` holds, with {}: use the config.json that was saved with these tensors",
                 tensors.path.display(),
                 join(&all)
             )
