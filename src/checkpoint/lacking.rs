@@ -1,10 +1,10 @@
-//! Tensors that a layout lacks: which of those that are there stand for them, and how.
+//! Tensors that a layout lacks: which others stand for them, and how.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
-use super::mismatch::{Unmatched, beside, is_attention_bias, surplus};
+use super::mismatch::{Unmatched, beside, is_attention_bias};
 use super::names::{layer, without_numbers};
 use super::similar::Similar;
 use super::suggest::renaming;
@@ -16,7 +16,7 @@ use crate::error::{Error, err};
 /// The names of experts' matrices in Mixtral, and in a layout that is read.
 const MIXTRAL: [(&str, &str); 3] = [("w1", "gate_proj"), ("w3", "up_proj"), ("w2", "down_proj")];
 
-/// What makes all lacking tensors of those that were found.
+/// What makes all lacking tensors of the found ones.
 const RENAME: &str = "rename these to those";
 const RENAME_SOME: &str =
     "rename these to those of equal size, and leave out the others if the model does not use them";
@@ -26,7 +26,7 @@ impl Unmatched<'_> {
     /// model's.
     pub fn lacks_most(&self) -> Error {
         let Self { tensors, layout, file, unknown, .. } = self;
-        let (path, missing) = (self.path(), &tensors.missing[0].name);
+        let (path, missing) = (self.tensors.path.display(), &tensors.missing[0].name);
         let wanted = tensors.missing.iter().map(|it| &it.name).chain(tensors.taken.keys());
         let wanted: BTreeSet<String> = wanted.map(|name| without_numbers(name)).collect();
         let is_other = |(name, _): &(&&str, _)| !wanted.contains(&without_numbers(name));
@@ -65,7 +65,7 @@ impl Unmatched<'_> {
         (!renamed.is_empty()).then(|| {
             err!(
                 "`{}` lacks tensors of the model that its config describes, and holds similar ones: rename {}",
-                self.path(),
+                self.tensors.path.display(),
                 renaming(renamed.iter())
             )
         })
@@ -73,7 +73,7 @@ impl Unmatched<'_> {
 
     /// The error for experts under Mixtral's names.
     pub fn mixtral_experts(&mut self) -> Option<Error> {
-        // In the layout of which the names can be had.
+        // OpenAI's layout has no names for them.
         let is_of_experts = |it: &Missing| it.name.contains(".mlp.experts.");
         if !self.lacking.iter().any(|it| is_of_experts(it)) {
             return None;
@@ -83,7 +83,7 @@ impl Unmatched<'_> {
         self.lacking.retain(|it| !is_of_experts(it));
         Some(err!(
             "`{}` holds experts under Mixtral's names: rename `w1` to `gate_proj`, `w3` to `up_proj` and `w2` to `down_proj`, such as `{}` to `{}{renamed}`, if the matrices are `[out, in]`",
-            self.path(),
+            self.tensors.path.display(),
             found[0].name,
             self.tensors.wrapping.prefix
         ))
@@ -111,7 +111,7 @@ impl Unmatched<'_> {
         };
         Some(err!(
             "`{}` lacks {shown} of {}, and holds {stand_ins}: {change}{}{biases}",
-            self.path(),
+            self.tensors.path.display(),
             self.layout,
             order(&lacking, &found, change)
         ))
@@ -124,7 +124,7 @@ impl Unmatched<'_> {
         (!lacking.is_empty()).then(|| {
             err!(
                 "`{}` lacks {} {} of the model that its config describes: add {it} from the checkpoint that this one was made from, or download this one again{}",
-                self.path(),
+                self.tensors.path.display(),
                 noun(lacking.len(), "tensor"),
                 listed(lacking.iter().map(|it| self.full(it))),
                 self.tensors.doubt()
@@ -177,11 +177,13 @@ fn as_in_layout(name: &str) -> Option<String> {
     Some(format!("model.layers.{}.mlp.experts.{}", layer(name)?, parts.join(".")))
 }
 
-/// What makes the lacking tensors of those that were found: numbers of elements tell, names do not.
+/// What makes the lacking tensors of the found ones: numbers of elements tell, names do not.
 fn change(lacking: &[&Missing], found: &[&StoredTensor]) -> &'static str {
     let size = |shape: &[u64]| shape.iter().map(|it| i128::from(*it)).product::<i128>();
-    let lacking = lacking.iter().map(|it| size(&it.shape));
-    let more = surplus(lacking, found.iter().map(|it| size(&it.shape)));
+    // How many more tensors of a size are lacking than were found.
+    let mut more = BTreeMap::<i128, i128>::new();
+    lacking.iter().for_each(|it| *more.entry(size(&it.shape)).or_default() += 1);
+    found.iter().for_each(|it| *more.entry(size(&it.shape)).or_default() -= 1);
     let [some_lacking, some_found] =
         [1, -1].map(|sign| more.values().any(|count| count.signum() == sign));
     let elements: i128 = more.iter().map(|(size, count)| size * count).sum();

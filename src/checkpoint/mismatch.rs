@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
-use std::path::Display;
 
 use super::config::Config;
 use super::names::layer;
@@ -49,10 +48,6 @@ impl<'t> Unmatched<'t> {
         found.into_iter().flatten().collect()
     }
 
-    pub fn path(&self) -> Display<'t> {
-        self.tensors.path.display()
-    }
-
     pub fn take_unknown(
         &mut self,
         is_taken: impl Fn(&str, &StoredTensor) -> bool,
@@ -74,13 +69,15 @@ impl<'t> Unmatched<'t> {
             self.lacking.iter().partition(|it| is_it(&it.name));
         let is_beside = beside(self.tensors, &them);
         let found = self.unknown.iter().filter(|(name, _)| is_beside(name) && !is_other_head(name));
-        let more = surplus(found.map(|(_, it)| &*it.shape), others.iter().map(|it| &*it.shape));
+        let mut more = BTreeMap::<&[u64], isize>::new();
+        found.for_each(|(_, it)| *more.entry(&it.shape).or_default() += 1);
+        others.iter().for_each(|it| *more.entry(&it.shape).or_default() -= 1);
         more.into_iter().filter(|(_, count)| *count > 0).map(|(shape, _)| shape).collect()
     }
 
     /// Layers that the config does not count, or counts in vain.
     pub fn layers(&mut self) -> Option<Error> {
-        let (path, layers) = (self.path(), self.config.num_layers());
+        let (path, layers) = (self.tensors.path.display(), self.config.num_layers());
         let there = self.tensors.layers_there();
         let end = there.last()? + 1;
         let gaps: Vec<usize> = (0..end).filter(|n| !there.contains(n)).collect();
@@ -132,7 +129,7 @@ impl<'t> Unmatched<'t> {
         let error = err!(
             "`{}` says that attention has no biases (`attention_bias` false), and `{}` holds {}, such as `{}`: set the key to true if the model adds them, or ignore them if not",
             self.file,
-            self.path(),
+            self.tensors.path.display(),
             plural(biases.len(), "tensor"),
             biases.first()?.name
         );
@@ -150,7 +147,7 @@ impl<'t> Unmatched<'t> {
         let error = err!(
             "`{}` says that attention has biases (`attention_bias`, true unless set), and `{}` holds none such as `{}`: set the key to false if the model has none",
             self.file,
-            self.path(),
+            self.tensors.path.display(),
             first.name
         );
         self.lacking.retain(|it| !is_attention_bias(&it.name));
@@ -166,7 +163,7 @@ impl<'t> Unmatched<'t> {
         let error = err!(
             "`{}` ties lm_head to the embedding (`tie_word_embeddings`), and `{}` holds `{}` of its shape: rename it to `{LM_HEAD}` if it is the language-model head, or ignore it if not",
             self.file,
-            self.path(),
+            self.tensors.path.display(),
             heads.first()?.name
         );
         Some(self.or_ignore(error, &heads))
@@ -181,7 +178,7 @@ impl<'t> Unmatched<'t> {
         }
         self.lacking.remove(at);
         let others = self.take_unknown(|name, _| is_other_head(name));
-        let path = self.path();
+        let path = self.tensors.path.display();
         Some(match others.first() {
             Some(other) => err!(
                 "`{path}` holds `{}`, the head of a model for another task, and no `{LM_HEAD}`: only models with a language-model head can be exported: add the head of the model that this one was trained from, as GptOssForCausalLM would begin with a random one",
@@ -196,22 +193,11 @@ impl<'t> Unmatched<'t> {
     }
 }
 
-/// Whether a name is of a layer that lacks some of these tensors, or any if no layer is there by its name.
+/// Whether a name is of a layer that lacks some of these tensors, or any if no name tells a layer.
 pub fn beside(tensors: &Tensors, lacking: &[&Missing]) -> impl Fn(&str) -> bool + use<> {
     let layers: BTreeSet<_> = lacking.iter().map(|it| layer(&it.name)).collect();
     let is_unnamed = tensors.layers_there().is_empty();
     move |name| is_unnamed || layers.contains(&layer(name))
-}
-
-/// How many more of each are among some than among others.
-pub fn surplus<T: Ord>(
-    some: impl Iterator<Item = T>,
-    others: impl Iterator<Item = T>,
-) -> BTreeMap<T, i128> {
-    let mut more = BTreeMap::new();
-    some.for_each(|it| *more.entry(it).or_default() += 1);
-    others.for_each(|it| *more.entry(it).or_default() -= 1);
-    more
 }
 
 fn is_other_head(name: &str) -> bool {

@@ -1,6 +1,6 @@
 //! What is wrong with the tensors of a checkpoint: all of it at once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 
 use super::config::Config;
@@ -13,7 +13,7 @@ use super::selection::INDEX;
 use super::suggest::{self, is_safetensors, renaming};
 use super::tensors::{AbsentTensor, Missing, Tensors, place};
 use crate::container::StoredTensor;
-use crate::display::{listed, plural};
+use crate::display::{listed, noun, plural};
 use crate::error::{Error, Result, ensure, err};
 use crate::files::foreign::{Foreign, NOT_GATHERED};
 use crate::tensor::DType;
@@ -33,7 +33,7 @@ pub fn refuse_empty(tensors: &Tensors) -> Result<()> {
     ))
 }
 
-/// Refuses missing shards, but for those of which all tensors are ignored; the rest can only be
+/// Refuses missing shards, unless all their tensors are ignored; the rest can only be
 /// told with a config.
 pub fn require_shards(tensors: Tensors) -> Result<Tensors> {
     let is_missing = |it: &&AbsentTensor| {
@@ -112,7 +112,7 @@ fn is_needless(name: &str) -> bool {
 /// The error for tensors that are not read, and stand for those of the model. If nothing else is
 /// missing, they may be needless.
 fn foreign(unmatched: &Unmatched, is_complete: bool) -> Option<Error> {
-    let (path, taken) = (unmatched.path(), &unmatched.tensors.taken);
+    let (path, taken) = (unmatched.tensors.path.display(), &unmatched.tensors.taken);
     let names: Vec<&str> = unmatched.unknown.values().map(|it| &*it.name).collect();
     let is_scaled =
         |it: &&StoredTensor| matches!(it.dtype, DType::F8E4M3 | DType::F8E5M2 | DType::I8);
@@ -124,7 +124,7 @@ fn foreign(unmatched: &Unmatched, is_complete: bool) -> Option<Error> {
             "`{path}` holds `{name}` in {dtype} with scales, such as `{scales}`, which are not read: dequantize it with the program that wrote it, and save the products in BF16 without the scales"
         ));
     }
-    let (name, Foreign { what, remedy, .. }) = Foreign::of_tensors(&names)?;
+    let (name, Foreign { what, remedy, .. }) = Foreign::of_tensors(names.iter().copied())?;
     let error = err!("`{path}` holds {what} (`{name}`): {remedy}");
     if !is_complete {
         return Some(error);
@@ -134,67 +134,61 @@ fn foreign(unmatched: &Unmatched, is_complete: bool) -> Option<Error> {
 }
 
 fn ignored_in_vain(tensors: &Tensors) -> Vec<Error> {
-    let Tensors { path, map, absent, displaced, ignored, .. } = tensors;
-    let stored = map.values().map(|it| &it.name);
-    let names = stored.chain(absent.values().map(|it| &it.name)).chain(displaced);
-    let is_vain = |pattern: &&String| !names.clone().any(|name| names::matches(pattern, name));
-    let error = |pattern| {
-        err!(
-            "nothing to ignore: `{}` has no unknown tensor `{pattern}`; leave this name out",
-            path.display()
-        )
+    let (path, ignored) = (tensors.path.display(), &tensors.ignored);
+    let is_used = |name: &String| tensors.left().any(|left| names::matches(name, left));
+    let error = |name| {
+        err!("nothing to ignore: `{path}` has no unknown tensor `{name}`; leave this name out")
     };
-    ignored.of_base(&ignored.tensors).filter(is_vain).map(error).collect()
+    ignored.of_base(&ignored.tensors).filter(|name| !is_used(name)).map(error).collect()
 }
 
 /// What is wrong with the index, which names these absent tensors.
 fn absences(tensors: &Tensors, absent: &[&AbsentTensor]) -> Vec<Error> {
-    let Tensors { path, missing_shards, unlisted, unused_files, .. } = tensors;
-    let index = path.join(INDEX).display().to_string();
-    let shards: BTreeSet<&String> = absent.iter().map(|it| &it.shard).collect();
-    let (missing, others): (BTreeSet<_>, _) =
-        shards.into_iter().partition(|shard| missing_shards.contains(shard));
-    let of_missing = (!missing.is_empty()).then(|| {
-        let [shards, are, them] = match missing.len() {
-            1 => ["shard", "is", "it"],
-            _ => ["shards", "are", "them"],
-        };
-        let names = listed(missing.iter());
-        // No other shard.
-        let is_free = |it: &String| !is_safetensors(it.as_ref()) || unused_files.contains(it);
-        let there: Vec<String> = suggest::names(path).into_iter().filter(is_free).collect();
-        let renamed = missing.iter().filter_map(|shard| {
-            let own = tensors.absent.values().filter(|it| it.shard == **shard);
-            let own = own.map(|it| &*it.name).collect();
-            Some((renamed::shard(path, &there, &own)?.to_owned(), (*shard).clone()))
-        });
-        let renamed: Vec<_> = renamed.collect();
-        if renamed.len() == missing.len() {
-            let renaming = renaming(renamed.iter());
-            return err!("`{index}` names the {shards} {names}, which {are} there under {}: rename {renaming}", if missing.len() == 1 { "another name" } else { "other names" });
-        }
-        let rename = if renamed.is_empty() {
-            String::new()
-        } else {
-            format!(", and rename {}", renaming(renamed.iter()))
-        };
-        let instead = instead_of(&suggest::names(path), missing.into_iter());
-        let hub = unfinished_on_hub(path);
-        err!("`{index}` names the {shards} {names}, which {are} missing: add {them}{rename}{instead}{hub}")
-    });
-    let of_others = others.into_iter().map(|shard| {
-        let names = absent.iter().filter(|it| it.shard == *shard).map(|it| &it.name);
-        let names: Vec<_> = names.collect();
-        let (tensors, are, it) =
-            if names.len() == 1 { ("tensor", "is", "it") } else { ("tensors", "are", "them") };
-        let names = listed(names.into_iter());
-        let says = format!("`{index}` says that {tensors} {names} {are} in `{shard}`");
-        match unlisted.get(shard) {
+    let index = tensors.path.join(INDEX).display().to_string();
+    let mut by_shard = BTreeMap::<&String, Vec<&String>>::new();
+    absent.iter().for_each(|it| by_shard.entry(&it.shard).or_default().push(&it.name));
+    let missing: Vec<&String> =
+        tensors.missing_shards.iter().filter(|it| by_shard.remove(it).is_some()).collect();
+    let of_missing = (!missing.is_empty()).then(|| missing_shards(tensors, &index, &missing));
+    let of_others = by_shard.into_iter().map(|(shard, names)| {
+        let (are, it) = if names.len() == 1 { ("is", "it") } else { ("are", "them") };
+        let (nouns, names) = (noun(names.len(), "tensor"), listed(names.iter()));
+        let says = format!("`{index}` says that {nouns} {names} {are} in `{shard}`");
+        match tensors.unlisted.get(shard) {
             Some(other) => err!("{says}, which holds others such as `{other}`: they are of different saves, use the index and the shards of one"),
             None => err!("{says}, which does not hold {it}: download both again, or delete the index if the shards hold all tensors"),
         }
     });
     of_missing.into_iter().chain(of_others).collect()
+}
+
+/// The error for missing shards, which may be there under other names.
+fn missing_shards(tensors: &Tensors, index: &str, missing: &[&String]) -> Error {
+    let (path, there) = (&tensors.path, suggest::names(&tensors.path));
+    let (are, them, other_names) = match missing {
+        [_] => ("is", "it", "another name"),
+        _ => ("are", "them", "other names"),
+    };
+    let shards = format!("{} {}", noun(missing.len(), "shard"), listed(missing.iter()));
+    // No other shard.
+    let is_free = |it: &&String| !is_safetensors(it.as_ref()) || tensors.unused_files.contains(it);
+    let free: Vec<&String> = there.iter().filter(is_free).collect();
+    let renamed = missing.iter().filter_map(|shard| {
+        let own = tensors.absent.values().filter(|it| it.shard == **shard);
+        let own = own.map(|it| &*it.name).collect();
+        Some((renamed::shard(path, &free, &own)?.to_owned(), (*shard).clone()))
+    });
+    let renamed: Vec<_> = renamed.collect();
+    let rename = renaming(renamed.iter());
+    if renamed.len() == missing.len() {
+        return err!(
+            "`{index}` names the {shards}, which {are} there under {other_names}: rename {rename}"
+        );
+    }
+    let rename = if renamed.is_empty() { String::new() } else { format!(", and rename {rename}") };
+    let instead = instead_of(&there, missing.iter().copied());
+    let hub = unfinished_on_hub(path);
+    err!("`{index}` names the {shards}, which {are} missing: add {them}{rename}{instead}{hub}")
 }
 
 /// The error if lacking names are there with a prefix that not all names have.

@@ -17,6 +17,7 @@ use crate::layout_fixtures::{
 use crate::reference::{error, ids, open};
 use crate::reference_refusals::refusal;
 use crate::support::{Home, assert_contains, edit_json, export, fixture, read_json, stage_args};
+use crate::tensor_problems::renamed;
 
 type Edit = fn(&mut Value);
 
@@ -30,10 +31,6 @@ fn assert_is_tiny(source: &Path, case: &str) {
 fn logits(model: &ReferenceModel) -> Array2<f64> {
     let found = reference::run(model, &ids("2x40"), &PassOptions::default(), &Silent).unwrap();
     found.logits(&(0..80).collect::<Vec<_>>()).unwrap().exact
-}
-
-fn renamed(tensors: Tensors, rename: impl Fn(&str) -> String) -> Tensors {
-    tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect()
 }
 
 /// With experts of these layers and matrices as numbers.
