@@ -25,9 +25,14 @@ pub fn with_thousands(number: u64) -> String {
 }
 
 /// `1 file`, `2 files`.
-pub fn plural(count: usize, noun: &str) -> String {
+pub fn plural(count: usize, one: &str) -> String {
+    format!("{} {}", with_thousands(count as u64), noun(count, one))
+}
+
+/// `file` of one, `files` of several.
+pub fn noun(count: usize, one: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
-    format!("{} {noun}{ending}", with_thousands(count as u64))
+    format!("{one}{ending}")
 }
 
 /// `a`, `a and b`, `a, b and c`; nothing of nothing.

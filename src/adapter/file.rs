@@ -323,7 +323,8 @@ fn misplaced(path: &Path, unknown: &[String], names: &[String], base: Option<&st
     );
     let rest = names.iter().filter(|name| !others.contains(name)).map(String::as_str);
     let others: Vec<&str> = others.iter().map(|it| it.as_str()).collect();
-    let patterns = patterns(&others, rest).into_iter().map(|it| (Setting::IgnoreTensor, it));
+    let patterns =
+        patterns(others.iter().copied(), rest).into_iter().map(|it| (Setting::IgnoreTensor, it));
     of_factors.into_iter().chain([error.with_remedies(patterns.collect())]).collect()
 }
 

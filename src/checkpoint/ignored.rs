@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::names::matches;
-use crate::display::several;
+use crate::display::{noun, several};
 use crate::error::{Error, Result, err};
 
 /// Unknown names that the user allows. In a request each may be a pattern with `*` and `?`.
@@ -82,8 +82,7 @@ impl fmt::Display for IgnoredNames {
         let mut parts = Vec::new();
         let kinds = [("config key", &self.config_keys), ("tensor", &self.tensors)];
         for (kind, names) in kinds.into_iter().filter(|(_, names)| !names.is_empty()) {
-            let ending = if names.len() == 1 { "" } else { "s" };
-            parts.push(format!("the {kind}{ending} {}", self.shown(names)));
+            parts.push(format!("the {} {}", noun(names.len(), kind), self.shown(names)));
         }
         f.write_str(&parts.join(" and "))
     }

@@ -1,44 +1,136 @@
-//! Tensors that a layout lacks: which of those that are there stand for them, and how.
+//! Tensors that a layout lacks: which others stand for them, and how.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 
-use super::mismatch::{Unmatched, is_attention_bias};
+use super::mismatch::{Unmatched, beside, is_attention_bias};
 use super::names::{layer, without_numbers};
 use super::similar::Similar;
 use super::suggest::renaming;
-use super::tensors::{Missing, Tensors};
+use super::tensors::Missing;
 use crate::container::StoredTensor;
-use crate::display::{LISTED, listed, plural};
+use crate::display::{LISTED, listed, noun, plural};
 use crate::error::{Error, err};
 
 /// The names of experts' matrices in Mixtral, and in a layout that is read.
 const MIXTRAL: [(&str, &str); 3] = [("w1", "gate_proj"), ("w3", "up_proj"), ("w2", "down_proj")];
 
-/// What makes all lacking tensors of those that were found.
+/// What makes all lacking tensors of the found ones.
 const RENAME: &str = "rename these to those";
 const RENAME_SOME: &str =
     "rename these to those of equal size, and leave out the others if the model does not use them";
 
-/// The error if most of the model is missing. Layers that nobody has looked for are no other
-/// model's.
-pub fn lacks_most(tensors: &Tensors, left: &Unmatched, layout: &str, file: &str) -> Error {
-    let (path, missing) = (tensors.path.display(), &tensors.missing[0].name);
-    let wanted = tensors.missing.iter().map(|it| &it.name).chain(tensors.taken.keys());
-    let wanted: BTreeSet<String> = wanted.map(|name| without_numbers(name)).collect();
-    let is_other = |name: &&&str| !wanted.contains(&without_numbers(name));
-    let others: Vec<_> = left.unknown.iter().filter(is_other).collect();
-    let Some(other) = others.first() else {
-        return err!(
-            "`{path}` holds {}, and lacks more of the model that `{file}` describes, such as `{missing}`: use the config.json that was saved with these tensors, or copy the missing ones, from the checkpoint that the training began with if it saved trained tensors alone",
-            plural(tensors.count(), "tensor")
-        );
-    };
-    let count = plural(others.len(), "tensor");
-    err!(
-        "`{path}` lacks most tensors of {layout}, such as `{missing}`, and {count} in it, such as `{}`, are none of that layout: they look like another model's, which cannot be exported, and has a config.json of its own; if they are GPT-OSS's, rename them to the names of {layout}",
-        tensors.map[**other].name
-    )
+impl Unmatched<'_> {
+    /// The error if most of the model is missing. Layers that nobody has looked for are no other
+    /// model's.
+    pub fn lacks_most(&self) -> Error {
+        let Self { tensors, layout, file, unknown, .. } = self;
+        let (path, missing) = (self.tensors.path.display(), &tensors.missing[0].name);
+        let wanted = tensors.missing.iter().map(|it| &it.name).chain(tensors.taken.keys());
+        let wanted: BTreeSet<String> = wanted.map(|name| without_numbers(name)).collect();
+        let is_other = |(name, _): &(&&str, _)| !wanted.contains(&without_numbers(name));
+        let others: Vec<_> = unknown.iter().filter(is_other).collect();
+        let Some((_, other)) = others.first() else {
+            return err!(
+                "`{path}` holds {}, and lacks more of the model that `{file}` describes, such as `{missing}`: use the config.json that was saved with these tensors, or copy the missing ones, from the checkpoint that the training began with if it saved trained tensors alone",
+                plural(tensors.count(), "tensor")
+            );
+        };
+        let count = plural(others.len(), "tensor");
+        err!(
+            "`{path}` lacks most tensors of {layout}, such as `{missing}`, and {count} in it, such as `{}`, are none of that layout: they look like another model's, which cannot be exported, and has a config.json of its own; if they are GPT-OSS's, rename them to the names of {layout}",
+            other.name
+        )
+    }
+
+    /// The name under which a missing tensor would be stored.
+    fn full(&self, missing: &Missing) -> String {
+        format!("{}{}", self.tensors.wrapping.prefix, missing.name)
+    }
+
+    /// The error for unknown tensors whose names are slips of lacking ones.
+    pub fn slips(&mut self) -> Option<Error> {
+        let similar = Similar::new(self.unknown.keys().copied());
+        let (mut slips, mut renamed) = (BTreeSet::new(), Vec::new());
+        for lacking in mem::take(&mut self.lacking) {
+            let Some(slip) = similar.to(&lacking.name) else {
+                self.lacking.push(lacking);
+                continue;
+            };
+            slips.insert(slip);
+            renamed.push((self.unknown[slip].name.clone(), self.full(lacking)));
+        }
+        self.unknown.retain(|name, _| !slips.contains(name));
+        (!renamed.is_empty()).then(|| {
+            err!(
+                "`{}` lacks tensors of the model that its config describes, and holds similar ones: rename {}",
+                self.tensors.path.display(),
+                renaming(renamed.iter())
+            )
+        })
+    }
+
+    /// The error for experts under Mixtral's names.
+    pub fn mixtral_experts(&mut self) -> Option<Error> {
+        // OpenAI's layout has no names for them.
+        let is_of_experts = |it: &Missing| it.name.contains(".mlp.experts.");
+        if !self.lacking.iter().any(|it| is_of_experts(it)) {
+            return None;
+        }
+        let renamed = self.unknown.keys().find_map(|name| as_in_layout(name))?;
+        let found = self.take_unknown(|name, _| as_in_layout(name).is_some());
+        self.lacking.retain(|it| !is_of_experts(it));
+        Some(err!(
+            "`{}` holds experts under Mixtral's names: rename `w1` to `gate_proj`, `w3` to `up_proj` and `w2` to `down_proj`, such as `{}` to `{}{renamed}`, if the matrices are `[out, in]`",
+            self.tensors.path.display(),
+            found[0].name,
+            self.tensors.wrapping.prefix
+        ))
+    }
+
+    /// The error for lacking tensors, and all that is unknown in the same layers: it may stand for them.
+    pub fn other_names(&mut self) -> Option<Error> {
+        if self.lacking.is_empty() {
+            return None;
+        }
+        let is_beside = beside(self.tensors, &self.lacking);
+        let found = self.take_unknown(|name, _| is_beside(name));
+        found.first()?;
+        let lacking = mem::take(&mut self.lacking);
+        let change = change(&lacking, &found);
+        let shown = shaped(lacking.iter().map(|it| (self.full(it), &it.shape[..])).collect());
+        let stand_ins = shaped(found.iter().map(|it| (it.name.clone(), &it.shape[..])).collect());
+        let is_whole = [RENAME, RENAME_SOME].contains(&change);
+        let lacks_biases = lacking.iter().any(|it| is_attention_bias(&it.name))
+            && !self.tensors.wanted().any(is_attention_bias);
+        let biases = if lacks_biases && !is_whole {
+            "; set `attention_bias` to false if the model has no biases there"
+        } else {
+            ""
+        };
+        Some(err!(
+            "`{}` lacks {shown} of {}, and holds {stand_ins}: {change}{}{biases}",
+            self.tensors.path.display(),
+            self.layout,
+            order(&lacking, &found, change)
+        ))
+    }
+
+    /// The error for tensors for which none stands.
+    pub fn missing(&mut self) -> Option<Error> {
+        let lacking = mem::take(&mut self.lacking);
+        let it = if lacking.len() == 1 { "it" } else { "them" };
+        (!lacking.is_empty()).then(|| {
+            err!(
+                "`{}` lacks {} {} of the model that its config describes: add {it} from the checkpoint that this one was made from, or download this one again{}",
+                self.tensors.path.display(),
+                noun(lacking.len(), "tensor"),
+                listed(lacking.iter().map(|it| self.full(it))),
+                self.tensors.doubt()
+            )
+        })
+    }
 }
 
 /// Names with shapes for a sentence: one for all that differ in numbers alone, the first few.
@@ -53,90 +145,23 @@ fn shaped(mut tensors: Vec<(String, &[u64])>) -> String {
     shown.collect::<Vec<_>>().join(", ") + &more
 }
 
-/// The errors for tensors that are not there: those of which unknown ones may be slips, and
-/// others, with all that is unknown in the same layers. It may stand for them, so it is taken out.
-pub fn lacks(tensors: &Tensors, left: &mut Unmatched, layout: &str) -> Vec<Error> {
-    let similar = Similar::new(left.unknown.iter().copied());
-    let meant = left.lacking.iter().map(|it| (*it, similar.to(&it.name)));
-    let (slips, others): (Vec<_>, Vec<_>) = meant.partition(|(_, meant)| meant.is_some());
-    let mut others: Vec<&Missing> = others.into_iter().map(|(it, _)| it).collect();
-    let path = tensors.path.display();
-    let full = |it: &Missing| format!("{}{}", tensors.wrapping.prefix, it.name);
-    let mut errors = Vec::new();
-    if !slips.is_empty() {
-        let from = |name: &str| tensors.map[name].name.clone();
-        let renamed: Vec<_> =
-            slips.iter().filter_map(|(it, meant)| Some((from((*meant)?), full(it)))).collect();
-        errors.push(err!(
-            "`{path}` lacks tensors of the model that its config describes, and holds similar ones: rename {}",
-            renaming(renamed.iter())
-        ));
-        left.take_unknown(|name| slips.iter().any(|(_, meant)| *meant == Some(name)));
+/// What is to be known of the order of rows for a change, as the end of a sentence.
+fn order(lacking: &[&Missing], found: &[&StoredTensor], change: &str) -> &'static str {
+    let lacks = |part: &str| lacking.iter().any(|it| it.name.contains(part));
+    // As Hugging Face has it, but for the name.
+    let has_suffix = |it: &&StoredTensor| it.name.ends_with(".experts.gate_up_proj.weight");
+    let is_split = change.starts_with("split");
+    if is_split && lacks(".q_proj.") {
+        "; rows of q, k and v may lie in groups for each key head, as Megatron has them"
+    } else if !lacks(".experts.") {
+        ""
+    } else if !is_split {
+        "; gate and up alternate in a tensor of both"
+    } else if found.iter().any(has_suffix) {
+        "; even rows of `gate_up_proj` are gate and odd rows up; if it and `down_proj` are `[in, out]`, take `.weight` out of their names instead"
+    } else {
+        "; in a tensor of gate and up as GPT-OSS has it, even rows are gate and odd rows up, or columns if it is `[in, out]`"
     }
-    errors.extend(mixtral_experts(tensors, left, &mut others));
-    let layers: BTreeSet<_> = others.iter().map(|it| layer(&it.name)).collect();
-    let beside = left.take_beside(tensors, &layers);
-    let beside: Vec<&StoredTensor> = beside.into_iter().map(|name| &tensors.map[name]).collect();
-    if !beside.is_empty() {
-        let lacking = shaped(others.iter().map(|it| (full(it), &it.shape[..])).collect());
-        let found = shaped(beside.iter().map(|it| (it.name.clone(), &it.shape[..])).collect());
-        let change = change(&others, &beside);
-        let has_experts = others.iter().any(|it| it.name.contains(".experts."));
-        let has_query = others.iter().any(|it| it.name.contains(".q_proj."));
-        // As Hugging Face has it, but for the name.
-        let has_suffix = |it: &&StoredTensor| it.name.ends_with(".experts.gate_up_proj.weight");
-        let order = if has_query && change.starts_with("split") {
-            "; rows of q, k and v may lie in groups for each key head, as Megatron has them"
-        } else if !has_experts {
-            ""
-        } else if change.starts_with("split") && beside.iter().any(has_suffix) {
-            "; even rows of `gate_up_proj` are gate and odd rows up; if it and `down_proj` are `[in, out]`, take `.weight` out of their names instead"
-        } else if change.starts_with("split") {
-            "; in a tensor of gate and up as GPT-OSS has it, even rows are gate and odd rows up, or columns if it is `[in, out]`"
-        } else {
-            "; gate and up alternate in a tensor of both"
-        };
-        let is_whole = [RENAME, RENAME_SOME].contains(&change);
-        let is_bias = |name: &str| !is_whole && is_attention_bias(name);
-        let may_lack = others.iter().any(|it| is_bias(&it.name)) && !tensors.wanted().any(is_bias);
-        let biases = if may_lack {
-            "; set `attention_bias` to false if the model has no biases there"
-        } else {
-            ""
-        };
-        errors.push(err!(
-            "`{path}` lacks {lacking} of {layout}, and holds {found}: {change}{order}{biases}"
-        ));
-    } else if !others.is_empty() {
-        let (ending, it) = if others.len() == 1 { ("", "it") } else { ("s", "them") };
-        errors.push(err!(
-            "`{path}` lacks tensor{ending} {} of the model that its config describes: add {it} from the checkpoint that this one was made from, or download this one again{}",
-            listed(others.iter().map(|it| full(it))),
-            tensors.doubt()
-        ));
-    }
-    errors
-}
-
-/// The error for experts under Mixtral's names, which are taken out.
-fn mixtral_experts(
-    tensors: &Tensors,
-    left: &mut Unmatched,
-    lacking: &mut Vec<&Missing>,
-) -> Option<Error> {
-    // In the layout of which the names can be had.
-    let is_of_experts = |it: &Missing| it.name.contains(".mlp.experts.");
-    let is_lacking = lacking.iter().any(|it| is_of_experts(it));
-    let found = left.take_unknown(|name| is_lacking && as_in_layout(name).is_some());
-    let first = found.first()?;
-    lacking.retain(|it| !is_of_experts(it));
-    Some(err!(
-        "`{}` holds experts under Mixtral's names: rename `w1` to `gate_proj`, `w3` to `up_proj` and `w2` to `down_proj`, such as `{}` to `{}{}`, if the matrices are `[out, in]`",
-        tensors.path.display(),
-        tensors.map[*first].name,
-        tensors.wrapping.prefix,
-        as_in_layout(first)?
-    ))
 }
 
 /// The name of an expert's tensor in the layout, if it has Mixtral's.
@@ -152,7 +177,7 @@ fn as_in_layout(name: &str) -> Option<String> {
     Some(format!("model.layers.{}.mlp.experts.{}", layer(name)?, parts.join(".")))
 }
 
-/// What makes the lacking tensors of those that were found: numbers of elements tell, names do not.
+/// What makes the lacking tensors of the found ones: numbers of elements tell, names do not.
 fn change(lacking: &[&Missing], found: &[&StoredTensor]) -> &'static str {
     let size = |shape: &[u64]| shape.iter().map(|it| i128::from(*it)).product::<i128>();
     // How many more tensors of a size are lacking than were found.

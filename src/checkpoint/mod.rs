@@ -34,16 +34,17 @@ pub use config::{
     MOST_LAYERS, PUZZLE, Rope, any_value,
 };
 pub use ignored::IgnoredNames;
+pub use instead::DOWNLOADS;
 use layout::{Assembly, Layout, Wrong};
-use mismatch::ReadConfig;
 pub use names::{WRAPPERS, is_ignored, matches, patterns};
 pub use selection::{Headers, INDEX, Index, SINGLE_FILE, read_index, select, select_local};
 pub use similar::most_like;
 pub use staged::StagedModel;
 pub use suggest::{
-    ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, adapter_without_config, choice, enclosing,
-    find_format, identify, is_adapter, is_checkpoint, is_safetensors, names, other_adapter_file,
-    refuse_file as refuse_unsupported, refuse_other_format, renamed_adapter_file, similar_dir,
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, adapter_without_config, choice, did_you_mean,
+    enclosing, find_format, identify, is_adapter, is_checkpoint, is_safetensors, names,
+    other_adapter_file, refuse_file as refuse_unsupported, refuse_other_format,
+    renamed_adapter_file, similar_dir,
 };
 use tensors::Tensors;
 pub use weights::{
@@ -181,8 +182,8 @@ impl Checkpoint {
         let usual = forms[0];
         let mut assembly = Assembly { layout, config: &config, tensors, usual, wrong };
         let weights = assembly.model();
-        let (read, name) = (ReadConfig { config: &config, file }, layout.with_forms(&forms));
-        problems::refuse(assembly.tensors, assembly.wrong, &name, read)?;
+        let name = layout.with_forms(&forms);
+        problems::refuse(assembly.tensors, assembly.wrong, &name, &config, file)?;
         let mut notes = tensors.wrapping.notes();
         if config.experts != said {
             notes.push(format!(
@@ -194,7 +195,8 @@ impl Checkpoint {
             let files = listed(tensors.unused_files.iter());
             notes.push(format!("not used: the other SafeTensors files {files}"));
         }
-        let ignored = IgnoredNames { tensors: tensors.ignored_there(), ..IgnoredNames::default() };
+        let ignored = tensors.left().filter(|name| tensors.is_ignored(name)).cloned().collect();
+        let ignored = IgnoredNames { tensors: ignored, ..IgnoredNames::default() };
         let unchanged = |role| Provenance::unchanged(weights.formats(role));
         let [experts, dense] = [Role::Experts, Role::Dense].map(unchanged);
         Ok(Self {

@@ -85,17 +85,17 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 /// or end, in whole parts. Together they match all names; one without company stands for
 /// itself.
 pub fn patterns<'n>(
-    names: &[&'n str],
+    names: impl Iterator<Item = &'n str> + Clone,
     others: impl IntoIterator<Item = &'n str>,
 ) -> BTreeSet<String> {
     let mut counts = HashMap::new();
-    for affix in names.iter().flat_map(|name| affixes(name)) {
+    for affix in names.clone().flat_map(affixes) {
         *counts.entry(affix).or_insert(0) += 1;
     }
     for affix in others.into_iter().flat_map(affixes) {
         counts.remove(&affix);
     }
-    let pattern = |name: &&str| {
+    let pattern = |name: &'n str| {
         let shared = affixes(name).filter_map(|affix| Some((*counts.get(&affix)?, affix)));
         let most = shared
             .filter(|(count, _)| *count > 1)
@@ -103,10 +103,10 @@ pub fn patterns<'n>(
         match most {
             Some((_, (false, beginning))) => Pattern::escape(beginning) + "*",
             Some((_, (true, end))) => format!("*{}", Pattern::escape(end)),
-            None => (*name).to_owned(),
+            None => name.to_owned(),
         }
     };
-    names.iter().map(pattern).collect()
+    names.map(pattern).collect()
 }
 
 /// The beginnings and ends of a name, and whether they are ends.
@@ -141,7 +141,7 @@ mod tests {
         ];
         for (names, others, expected) in table {
             let names: Vec<&str> = names.split(' ').collect();
-            let found = patterns(&names, others.split(' '));
+            let found = patterns(names.iter().copied(), others.split(' '));
             assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>().join(" "), expected);
             assert!(names.iter().all(|name| found.iter().any(|pattern| matches(pattern, name))));
             assert!(!others.split(' ').any(|name| found.iter().any(|it| matches(it, name))));

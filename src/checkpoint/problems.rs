@@ -1,19 +1,19 @@
 //! What is wrong with the tensors of a checkpoint: all of it at once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 
+use super::config::Config;
 use super::instead::{instead_of, unfinished_on_hub};
-use super::lacking::{lacks, lacks_most};
 use super::layout::Wrong;
-use super::mismatch::{ReadConfig, Unmatched};
+use super::mismatch::Unmatched;
 use super::names;
 use super::renamed;
 use super::selection::INDEX;
 use super::suggest::{self, is_safetensors, renaming};
 use super::tensors::{AbsentTensor, Missing, Tensors, place};
 use crate::container::StoredTensor;
-use crate::display::{listed, plural};
+use crate::display::{listed, noun, plural};
 use crate::error::{Error, Result, ensure, err};
 use crate::files::foreign::{Foreign, NOT_GATHERED};
 use crate::tensor::DType;
@@ -33,7 +33,7 @@ pub fn refuse_empty(tensors: &Tensors) -> Result<()> {
     ))
 }
 
-/// Refuses missing shards, but for those of which all tensors are ignored; the rest can only be
+/// Refuses missing shards, unless all their tensors are ignored; the rest can only be
 /// told with a config.
 pub fn require_shards(tensors: Tensors) -> Result<Tensors> {
     let is_missing = |it: &&AbsentTensor| {
@@ -45,15 +45,23 @@ pub fn require_shards(tensors: Tensors) -> Result<Tensors> {
 }
 
 /// Refuses tensors that a layout has found to be missing or `wrong`, and those that it has not
-/// taken, but for ignored ones.
-pub fn refuse(tensors: &Tensors, wrong: Wrong, layout: &str, config: ReadConfig) -> Result<()> {
+/// taken, but for ignored ones. The config is read from `file`.
+pub fn refuse(
+    tensors: &Tensors,
+    wrong: Wrong,
+    layout: &str,
+    config: &Config,
+    file: &str,
+) -> Result<()> {
     let is_absent = |it: &&Missing| tensors.absent.contains_key(&it.name);
     let (missing, lacking): (Vec<_>, Vec<_>) = tensors.missing.iter().partition(is_absent);
-    let mut unmatched =
-        Unmatched { lacking, unknown: unknown(tensors).map(|(name, _)| name).collect() };
+    let is_unknown = |it: &StoredTensor| !tensors.is_ignored(&it.name) && !is_needless(&it.name);
+    let unknown = tensors.map.iter().filter(|(_, it)| is_unknown(it));
+    let unknown = unknown.map(|(name, it)| (&**name, it)).collect();
+    let mut unmatched = Unmatched { tensors, layout, config, file, lacking, unknown };
     // Of tensors that may stand for others nothing else is certain.
-    let certain = foreign(tensors, tensors.missing.is_empty() && wrong.is_empty());
-    if let Some(error) = certain.or_else(|| partial_prefix(tensors, &unmatched)) {
+    let certain = foreign(&unmatched, tensors.missing.is_empty() && wrong.is_empty());
+    if let Some(error) = certain.or_else(|| partial_prefix(&unmatched)) {
         return Err(error);
     }
     let mut absent: Vec<_> = missing.iter().map(|it| &tensors.absent[&it.name]).collect();
@@ -62,37 +70,27 @@ pub fn refuse(tensors: &Tensors, wrong: Wrong, layout: &str, config: ReadConfig)
         .partition(|it| tensors.unlisted.contains_key(&it.shard) || !unmatched.lacking.is_empty());
     absent.extend(needed);
     let mut errors = absences(tensors, &absent);
-    if let Some(error) = wrong.other_config(tensors, config) {
+    if let Some(error) = wrong.other_config(tensors, config, file) {
         errors.push(error);
         return Error::all(errors);
     }
     if tensors.lacks_most() {
         if errors.is_empty() {
-            let error = unmatched.layers(tensors, config);
-            errors.push(
-                error.unwrap_or_else(|| lacks_most(tensors, &unmatched, layout, config.file)),
-            );
+            let error = unmatched.layers();
+            errors.push(error.unwrap_or_else(|| unmatched.lacks_most()));
         }
         return Error::all(errors);
     }
     errors.extend(ignored_in_vain(tensors));
     // What a shard holds in the place of those is of another save.
     let shards: BTreeSet<&OsStr> = absent.iter().map(|it| OsStr::new(&it.shard)).collect();
-    let shard = |name: &str| tensors.map[name].data.file.file_name();
-    unmatched.take_unknown(|name| shard(name).is_some_and(|shard| shards.contains(shard)));
-    errors.extend(unmatched.mismatches(tensors, config));
-    errors.extend(lacks(tensors, &mut unmatched, layout));
-    errors.extend(wrong.errors(&tensors.path, config.file));
-    errors.extend(not_part_of(tensors, layout, &unmatched.unknown));
+    let is_of = |it: &StoredTensor| it.data.file.file_name().is_some_and(|it| shards.contains(it));
+    unmatched.take_unknown(|_, it| is_of(it));
+    errors.extend(unmatched.errors());
+    errors.extend(wrong.errors(&tensors.path, file));
+    errors.extend(not_part_of(&unmatched));
     errors.extend(in_vain(tensors, &needless));
     Error::all(errors)
-}
-
-/// Tensors that a layout has left and the user does not ignore: names of the layout, and
-/// tensors.
-fn unknown(tensors: &Tensors) -> impl Iterator<Item = (&str, &StoredTensor)> {
-    let is_unknown = |it: &StoredTensor| !tensors.is_ignored(&it.name) && !is_needless(&it.name);
-    tensors.map.iter().filter(move |(_, it)| is_unknown(it)).map(|(name, it)| (&**name, it))
 }
 
 /// Whether a tensor does not change what the model computes: the frequencies of the rotary
@@ -113,87 +111,50 @@ fn is_needless(name: &str) -> bool {
 
 /// The error for tensors that are not read, and stand for those of the model. If nothing else is
 /// missing, they may be needless.
-fn foreign(tensors: &Tensors, is_complete: bool) -> Option<Error> {
-    let names: Vec<&str> = unknown(tensors).map(|(_, it)| &*it.name).collect();
+fn foreign(unmatched: &Unmatched, is_complete: bool) -> Option<Error> {
+    let (path, taken) = (unmatched.tensors.path.display(), &unmatched.tensors.taken);
+    let names: Vec<&str> = unmatched.unknown.values().map(|it| &*it.name).collect();
     let is_scaled =
         |it: &&StoredTensor| matches!(it.dtype, DType::F8E4M3 | DType::F8E5M2 | DType::I8);
-    let mut scales = names.iter().filter(|name| name.contains(".mlp.") && name.contains("scale"));
-    if let Some(scaled) = tensors.taken.values().find(is_scaled)
-        && let Some(scales) = scales.next()
+    let is_scale = |name: &&&str| name.contains(".mlp.") && name.contains("scale");
+    if let Some(StoredTensor { name, dtype, .. }) = taken.values().find(is_scaled)
+        && let Some(scales) = names.iter().find(is_scale)
     {
         return Some(err!(
-            "`{}` holds `{}` in {} with scales, such as `{scales}`, which are not read: dequantize it with the program that wrote it, and save the products in BF16 without the scales",
-            tensors.path.display(),
-            scaled.name,
-            scaled.dtype
+            "`{path}` holds `{name}` in {dtype} with scales, such as `{scales}`, which are not read: dequantize it with the program that wrote it, and save the products in BF16 without the scales"
         ));
     }
-    let (name, Foreign { what, remedy, .. }) = Foreign::of_tensors(&names)?;
-    let error = err!("`{}` holds {what} (`{name}`): {remedy}", tensors.path.display());
+    let (name, Foreign { what, remedy, .. }) = Foreign::of_tensors(names.iter().copied())?;
+    let error = err!("`{path}` holds {what} (`{name}`): {remedy}");
     if !is_complete {
         return Some(error);
     }
     let error = err!("{error}, or ignore what the model does not use");
-    Some(tensors.ignoring(error, &names).with_another_remedy())
+    Some(unmatched.tensors.ignoring(error, names).with_another_remedy())
 }
 
 fn ignored_in_vain(tensors: &Tensors) -> Vec<Error> {
-    let Tensors { path, map, absent, displaced, ignored, .. } = tensors;
-    let stored = map.values().map(|it| &it.name);
-    let names = stored.chain(absent.values().map(|it| &it.name)).chain(displaced);
-    let is_vain = |pattern: &&String| !names.clone().any(|name| names::matches(pattern, name));
-    let error = |pattern| {
-        err!(
-            "nothing to ignore: `{}` has no unknown tensor `{pattern}`; leave this name out",
-            path.display()
-        )
+    let (path, ignored) = (tensors.path.display(), &tensors.ignored);
+    let is_used = |name: &String| tensors.left().any(|left| names::matches(name, left));
+    let error = |name| {
+        err!("nothing to ignore: `{path}` has no unknown tensor `{name}`; leave this name out")
     };
-    ignored.of_base(&ignored.tensors).filter(is_vain).map(error).collect()
+    ignored.of_base(&ignored.tensors).filter(|name| !is_used(name)).map(error).collect()
 }
 
 /// What is wrong with the index, which names these absent tensors.
 fn absences(tensors: &Tensors, absent: &[&AbsentTensor]) -> Vec<Error> {
-    let Tensors { path, missing_shards, unlisted, unused_files, .. } = tensors;
-    let index = path.join(INDEX).display().to_string();
-    let shards: BTreeSet<&String> = absent.iter().map(|it| &it.shard).collect();
-    let (missing, others): (BTreeSet<_>, _) =
-        shards.into_iter().partition(|shard| missing_shards.contains(shard));
-    let of_missing = (!missing.is_empty()).then(|| {
-        let [shards, are, them] = match missing.len() {
-            1 => ["shard", "is", "it"],
-            _ => ["shards", "are", "them"],
-        };
-        let names = listed(missing.iter());
-        // No other shard.
-        let is_free = |it: &String| !is_safetensors(it.as_ref()) || unused_files.contains(it);
-        let there: Vec<String> = suggest::names(path).into_iter().filter(is_free).collect();
-        let renamed = missing.iter().filter_map(|shard| {
-            let own = tensors.absent.values().filter(|it| it.shard == **shard);
-            let own = own.map(|it| &*it.name).collect();
-            Some((renamed::shard(path, &there, &own)?.to_owned(), (*shard).clone()))
-        });
-        let renamed: Vec<_> = renamed.collect();
-        if renamed.len() == missing.len() {
-            let renaming = renaming(renamed.iter());
-            return err!("`{index}` names the {shards} {names}, which {are} there under {}: rename {renaming}", if missing.len() == 1 { "another name" } else { "other names" });
-        }
-        let rename = if renamed.is_empty() {
-            String::new()
-        } else {
-            format!(", and rename {}", renaming(renamed.iter()))
-        };
-        let instead = instead_of(&suggest::names(path), missing.into_iter());
-        let hub = unfinished_on_hub(path);
-        err!("`{index}` names the {shards} {names}, which {are} missing: add {them}{rename}{instead}{hub}")
-    });
-    let of_others = others.into_iter().map(|shard| {
-        let names = absent.iter().filter(|it| it.shard == *shard).map(|it| &it.name);
-        let names: Vec<_> = names.collect();
-        let (tensors, are, it) =
-            if names.len() == 1 { ("tensor", "is", "it") } else { ("tensors", "are", "them") };
-        let names = listed(names.into_iter());
-        let says = format!("`{index}` says that {tensors} {names} {are} in `{shard}`");
-        match unlisted.get(shard) {
+    let index = tensors.path.join(INDEX).display().to_string();
+    let mut by_shard = BTreeMap::<&String, Vec<&String>>::new();
+    absent.iter().for_each(|it| by_shard.entry(&it.shard).or_default().push(&it.name));
+    let missing: Vec<&String> =
+        tensors.missing_shards.iter().filter(|it| by_shard.remove(it).is_some()).collect();
+    let of_missing = (!missing.is_empty()).then(|| missing_shards(tensors, &index, &missing));
+    let of_others = by_shard.into_iter().map(|(shard, names)| {
+        let (are, it) = if names.len() == 1 { ("is", "it") } else { ("are", "them") };
+        let (nouns, names) = (noun(names.len(), "tensor"), listed(names.iter()));
+        let says = format!("`{index}` says that {nouns} {names} {are} in `{shard}`");
+        match tensors.unlisted.get(shard) {
             Some(other) => err!("{says}, which holds others such as `{other}`: they are of different saves, use the index and the shards of one"),
             None => err!("{says}, which does not hold {it}: download both again, or delete the index if the shards hold all tensors"),
         }
@@ -201,33 +162,60 @@ fn absences(tensors: &Tensors, absent: &[&AbsentTensor]) -> Vec<Error> {
     of_missing.into_iter().chain(of_others).collect()
 }
 
+/// The error for missing shards, which may be there under other names.
+fn missing_shards(tensors: &Tensors, index: &str, missing: &[&String]) -> Error {
+    let (path, there) = (&tensors.path, suggest::names(&tensors.path));
+    let (are, them, other_names) = match missing {
+        [_] => ("is", "it", "another name"),
+        _ => ("are", "them", "other names"),
+    };
+    let shards = format!("{} {}", noun(missing.len(), "shard"), listed(missing.iter()));
+    // No other shard.
+    let is_free = |it: &&String| !is_safetensors(it.as_ref()) || tensors.unused_files.contains(it);
+    let free: Vec<&String> = there.iter().filter(is_free).collect();
+    let renamed = missing.iter().filter_map(|shard| {
+        let own = tensors.absent.values().filter(|it| it.shard == **shard);
+        let own = own.map(|it| &*it.name).collect();
+        Some((renamed::shard(path, &free, &own)?.to_owned(), (*shard).clone()))
+    });
+    let renamed: Vec<_> = renamed.collect();
+    let rename = renaming(renamed.iter());
+    if renamed.len() == missing.len() {
+        return err!(
+            "`{index}` names the {shards}, which {are} there under {other_names}: rename {rename}"
+        );
+    }
+    let rename = if renamed.is_empty() { String::new() } else { format!(", and rename {rename}") };
+    let instead = instead_of(&there, missing.iter().copied());
+    let hub = unfinished_on_hub(path);
+    err!("`{index}` names the {shards}, which {are} missing: add {them}{rename}{instead}{hub}")
+}
+
 /// The error if lacking names are there with a prefix that not all names have.
-fn partial_prefix(tensors: &Tensors, unmatched: &Unmatched) -> Option<Error> {
-    let splits = unmatched.unknown.iter().flat_map(|name| match names::prefix(name) {
+fn partial_prefix(Unmatched { tensors, lacking, unknown, .. }: &Unmatched) -> Option<Error> {
+    let splits = unknown.keys().flat_map(|name| match names::prefix(name) {
         // Within a layer, where the layout's name begins is certain.
         Some(prefix) => vec![name.split_at(prefix.len())],
         None => name.match_indices('.').map(|(at, _)| name.split_at(at + 1)).collect(),
     });
     let prefixes = splits.filter(|(prefix, _)| !prefix.is_empty());
     let prefixes: HashMap<&str, &str> = prefixes.map(|(prefix, name)| (name, prefix)).collect();
-    let prefix = unmatched.lacking.iter().find_map(|Missing { name, .. }| {
+    let prefix = lacking.iter().find_map(|Missing { name, .. }| {
         let short = name.strip_prefix("model.").filter(|it| it.starts_with("layers."));
         prefixes.get(&**name).or_else(|| prefixes.get(short?))
     })?;
     let stored = tensors.stored().filter(|name| !tensors.is_ignored(name));
     let has_it = |name: &&str| tensors.wrapping.unwrapped(name).starts_with(prefix);
     let (with, without): (Vec<_>, Vec<_>) = stored.partition(has_it);
-    let first = without.first()?;
+    let (path, first) = (tensors.path.display(), without.first()?);
     if let Some(other) = second_model(prefix, &with, &without) {
-        let path = tensors.path.display();
         let error = err!(
             "`{path}` holds two models, in tensors whose names begin with `{prefix}` and with `{other}`: ignore the tensors of one"
         );
-        return Some(tensors.ignoring(tensors.ignoring(error, &without), &with));
+        return Some(tensors.ignoring(tensors.ignoring(error, without), with));
     }
     let error = err!(
-        "`{}`: the names of {} of {} begin with `{prefix}`, such as `{}`, and others do not, such as `{first}`: a prefix is left out if all names have it; save the language model inside the wrapper, with its head, as GptOssForCausalLM does",
-        tensors.path.display(),
+        "`{path}`: the names of {} of {} begin with `{prefix}`, such as `{}`, and others do not, such as `{first}`: a prefix is left out if all names have it; save the language model inside the wrapper, with its head, as GptOssForCausalLM does",
         with.len(),
         plural(with.len() + without.len(), "tensor"),
         with.first().unwrap_or(prefix)
@@ -236,7 +224,7 @@ fn partial_prefix(tensors: &Tensors, unmatched: &Unmatched) -> Option<Error> {
     if !tensors.taken.is_empty() {
         return Some(error);
     }
-    Some(tensors.ignoring(err!("{error}, or ignore the tensors outside the model"), &without))
+    Some(tensors.ignoring(err!("{error}, or ignore the tensors outside the model"), without))
 }
 
 /// The prefix of tensors without the first prefix, if they have the same names behind it.
@@ -249,16 +237,15 @@ fn second_model<'n>(prefix: &str, with: &[&str], without: &[&'n str]) -> Option<
     ends.into_iter().find(|other| first.is_some() && behind(without, other) == first)
 }
 
-fn not_part_of(tensors: &Tensors, layout: &str, unknown: &BTreeSet<&str>) -> Option<Error> {
-    let stored: Vec<&StoredTensor> = unknown.iter().map(|name| &tensors.map[*name]).collect();
-    let place = place(&tensors.path, stored.iter().map(|it| &*it.data.file))?;
-    let names: Vec<&str> = stored.iter().map(|it| &*it.name).collect();
+fn not_part_of(Unmatched { tensors, layout, unknown, .. }: &Unmatched) -> Option<Error> {
+    let place = place(&tensors.path, unknown.values().map(|it| &*it.data.file))?;
+    let names = unknown.values().map(|it| &*it.name);
     let error = err!(
         "`{}` holds tensors that are not part of {layout}: {}; ignore what the model does not use, by name or by a pattern with * and ?",
         place.display(),
-        listed(names.iter())
+        listed(names.clone())
     );
-    Some(tensors.ignoring(error, &names))
+    Some(tensors.ignoring(error, names))
 }
 
 /// Entries of the index that no shard has, and no layout has asked for.
@@ -278,5 +265,5 @@ fn in_vain(tensors: &Tensors, entries: &[&AbsentTensor]) -> Option<Error> {
         "{reason}; the model does not use {}: ignore what the index names in vain, by name or by a pattern with * and ?",
         listed(names.iter())
     );
-    Some(tensors.ignoring(error, &names))
+    Some(tensors.ignoring(error, names))
 }

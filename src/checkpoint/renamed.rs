@@ -42,14 +42,15 @@ pub fn near<'n>(file: &str, mut names: impl Iterator<Item = &'n str>) -> Option<
 }
 
 /// The names of files in a folder that have the content of a model's config.
-pub fn configs<'n>(folder: &Path, names: &[&'n str]) -> Vec<&'n str> {
+pub fn configs<'n>(folder: &Path, names: &'n BTreeSet<String>) -> Vec<&'n str> {
     let may_be = |name: &str| name.contains(".json") || name.starts_with("config");
     let has_keys = |name: &str| {
         let text = json::read(&folder.join(name), LARGEST_CONFIG);
         let config = text.and_then(|text| json::parse::<Map<String, Value>>(name, &text));
         config.is_ok_and(|it| CONFIG_KEYS.iter().all(|key| it.contains_key(*key)))
     };
-    names.iter().copied().filter(|it| may_be(&it.to_lowercase()) && has_keys(it)).collect()
+    let names = names.iter().map(String::as_str);
+    names.filter(|it| may_be(&it.to_lowercase()) && has_keys(it)).collect()
 }
 
 /// The only one of some SafeTensors files in a folder that holds factors of LoRA, and no base with them.
@@ -65,15 +66,15 @@ pub fn factors<'n>(folder: &Path, names: impl Iterator<Item = &'n str>) -> Optio
     found.next().filter(|_| found.next().is_none())
 }
 
-/// The only one of some files in a folder that holds all these tensors.
-pub fn shard<'n>(folder: &Path, names: &'n [String], tensors: &BTreeSet<&str>) -> Option<&'n str> {
-    let holds_all = |name: &&String| {
+/// The only one of some files in a folder that holds all of a shard's `own` tensors.
+pub fn shard<'n>(folder: &Path, names: &[&'n String], own: &BTreeSet<&str>) -> Option<&'n str> {
+    let holds_all = |name: &&&String| {
         let header = Header::read(&folder.join(name));
         let found = header.iter().flat_map(|it| &it.tensors).map(|it| &*it.name);
-        found.filter(|it| tensors.contains(it)).count() == tensors.len()
+        found.filter(|it| own.contains(it)).count() == own.len()
     };
     let mut found = names.iter().filter(|it| is_weights(it)).filter(holds_all);
-    found.next().filter(|_| found.next().is_none()).map(|it| &**it)
+    found.next().filter(|_| found.next().is_none()).map(|it| it.as_str())
 }
 
 /// The files of a numbered set of which some have other names, and the names that they should have;

@@ -1,5 +1,5 @@
 //! Which SafeTensors files are the checkpoint: one rule for folders and repositories, by the
-//! names of all files that are there.
+//! names of all files in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -12,7 +12,7 @@ use super::numbered::NumberedSet;
 use super::renamed;
 use super::suggest::{self, CONFIG, is_safetensors};
 use crate::container::Header;
-use crate::error::{Result, bail, ensure};
+use crate::error::{Error, Result, ensure, err};
 use crate::files::foreign::Foreign;
 use crate::files::json;
 
@@ -105,21 +105,22 @@ pub fn select(
     );
     match NumberedSet::of(found.iter().map(String::as_str)) {
         Some(set) => set.require_all(&place.to_string(), there)?,
-        None if found.len() > 1 => {
-            let parts: Vec<&str> = found.iter().map(String::as_str).collect();
-            if let Some((name, format)) = Foreign::of_files(&parts).filter(|(_, it)| it.is_in_parts)
-            {
-                bail!("`{place}/{name}` is {format}");
-            }
-            let near = renamed::near(INDEX, there.iter().map(String::as_str));
-            let near =
-                near.map_or(String::new(), |near| format!(" (rename `{near}` if it is that)"));
-            bail!(
-                "`{place}` holds {count} .safetensors files and no {INDEX} that lists which belong to the checkpoint: export a folder with its index{near}, or with those of the checkpoint alone, under the names `model-00001-of-{count:05}.safetensors` to `model-{count:05}-of-{count:05}.safetensors` if there are {count}",
-                count = found.len()
-            )
-        }
+        None if found.len() > 1 => return Err(without_index(&place, there, &found)),
         None => {}
     }
     Ok(found)
+}
+
+/// The error for several files of which nothing tells whether they are one checkpoint.
+fn without_index(place: impl Display, there: &BTreeSet<String>, found: &BTreeSet<String>) -> Error {
+    let format = Foreign::of_files(found.iter().map(String::as_str));
+    if let Some((name, format)) = format.filter(|(_, it)| it.is_in_parts) {
+        return err!("`{place}/{name}` is {format}");
+    }
+    let near = renamed::near(INDEX, there.iter().map(String::as_str));
+    let near = near.map_or(String::new(), |near| format!(" (rename `{near}` if it is that)"));
+    err!(
+        "`{place}` holds {count} .safetensors files and no {INDEX} that lists which belong to the checkpoint: export a folder with its index{near}, or with those of the checkpoint alone, under the names `model-00001-of-{count:05}.safetensors` to `model-{count:05}-of-{count:05}.safetensors` if there are {count}",
+        count = found.len()
+    )
 }

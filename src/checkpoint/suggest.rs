@@ -1,4 +1,4 @@
-//! Paths that are no checkpoint: refusals that name what is there, and what to use instead.
+//! Paths that are no checkpoint: refusals that name what was found, and what to use instead.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -11,7 +11,7 @@ use super::renamed;
 use super::similar::most_like;
 use crate::display::{listed, several};
 use crate::error::{Error, Result, Setting, ensure, err};
-use crate::files::foreign::{self, Foreign};
+use crate::files::foreign::{self, Foreign, ForeignName};
 use crate::files::{parent_dir, require_file};
 
 pub const CONFIG: &str = "config.json";
@@ -24,26 +24,39 @@ const TRAINING_STATE: [&str; 5] =
 
 /// The format of a file of this name, if it is a known one that cannot be read.
 pub fn identify(name: &str) -> Option<&'static Foreign> {
-    find_format(&[name]).map(|(_, format)| format)
+    find_format([name]).map(|(_, format)| format)
 }
 
 /// The first name of a known format, but for what training writes.
-pub fn find_format<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Foreign)> {
-    Foreign::of_files(&without_state(names))
+pub fn find_format<'n>(names: impl IntoIterator<Item = &'n str>) -> Option<ForeignName<'n>> {
+    Foreign::of_files(without_state(names))
+}
+
+/// The beginning of a sentence about a folder without `file`.
+fn lacks(folder: &Path, file: &str) -> String {
+    format!("`{}` holds no {file}", folder.display())
+}
+
+/// The error for a folder that `lacks` a file, and has a name like that of the file.
+fn misnamed(lacks: &str, near: &str, file: &str) -> Error {
+    err!("{lacks}, but `{near}`: rename it to {file} if it is that file")
 }
 
 /// The error for the folder of an adapter with a file in another format than SafeTensors. In the
 /// folder of a whole model such a file is not the reason.
 pub fn refuse_other_format(adapter: &Path) -> Option<Error> {
     let names = Some(names(adapter)).filter(|names| !has_weights(names))?;
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let (name, format, remedy) = Foreign::in_adapter(&without_state(&names))?;
+    let (name, format, remedy) = Foreign::in_adapter(without_state(all(&names)))?;
     Some(err!("`{}` is {}: {remedy}", adapter.join(name).display(), format.what))
 }
 
-fn without_state<'n>(names: &[&'n str]) -> Vec<&'n str> {
+fn without_state<'n>(names: impl IntoIterator<Item = &'n str>) -> impl Iterator<Item = &'n str> {
     let is_state = |name: &str| TRAINING_STATE.iter().any(|it| name.to_lowercase().starts_with(it));
-    names.iter().copied().filter(|name| !is_state(name)).collect()
+    names.into_iter().filter(move |name| !is_state(name))
+}
+
+fn all(names: &BTreeSet<String>) -> impl Iterator<Item = &str> + Clone {
+    names.iter().map(String::as_str)
 }
 
 /// The refusal of a file in a known format, by its name or its first bytes.
@@ -76,8 +89,8 @@ pub fn adapter_without_config(weights: &Path) -> Error {
 /// checkpoint by themselves.
 pub fn exported_instead(folder: &Path, file: &str, weights: &Path) -> Error {
     err!(
-        "`{}` holds no {file}, but weights of an exported model, `{}`: give the checkpoint that it was exported from",
-        folder.display(),
+        "{}, but weights of an exported model, `{}`: give the checkpoint that it was exported from",
+        lacks(folder, file),
         weights.display()
     )
 }
@@ -85,16 +98,12 @@ pub fn exported_instead(folder: &Path, file: &str, weights: &Path) -> Error {
 /// The error for a folder in which a file of an adapter has another name.
 pub fn renamed_adapter_file(folder: &Path) -> Option<Error> {
     let names = names(folder);
-    [ADAPTER_CONFIG, ADAPTER_WEIGHTS].into_iter().filter(|it| !names.contains(*it)).find_map(
-        |file| {
-            let others = names.iter().map(String::as_str).filter(|it| !it.starts_with("._"));
-            let near = renamed::near(file, others)?;
-            let folder = folder.display();
-            Some(err!(
-                "`{folder}` holds no {file}, but `{near}`: rename it to {file} if it is that file"
-            ))
-        },
-    )
+    let mut missing =
+        [ADAPTER_CONFIG, ADAPTER_WEIGHTS].into_iter().filter(|it| !names.contains(*it));
+    missing.find_map(|file| {
+        let others = all(&names).filter(|it| !it.starts_with("._"));
+        Some(misnamed(&lacks(folder, file), renamed::near(file, others)?, file))
+    })
 }
 
 /// The error for an adapter's folder in which a file of another name has its tensors.
@@ -104,10 +113,10 @@ pub fn other_adapter_file(folder: &Path) -> Option<Error> {
         return None;
     }
     let is_other = |name: &&str| is_safetensors(name.as_ref()) && identify(name).is_none();
-    let other = renamed::factors(folder, names.iter().map(String::as_str).filter(is_other))?;
+    let other = renamed::factors(folder, all(&names).filter(is_other))?;
     Some(err!(
-        "`{}` holds no {ADAPTER_WEIGHTS}, but `{other}` with factors of LoRA: rename it to {ADAPTER_WEIGHTS}",
-        folder.display()
+        "{}, but `{other}` with factors of LoRA: rename it to {ADAPTER_WEIGHTS}",
+        lacks(folder, ADAPTER_WEIGHTS)
     ))
 }
 
@@ -170,7 +179,7 @@ fn has_weights(names: &BTreeSet<String>) -> bool {
 /// The error for a folder without `file`, which is no checkpoint: where a checkpoint is, what there
 /// is instead, or what is to be renamed or added.
 pub fn missing_file(folder: &Path, file: &str) -> Error {
-    let lacks = format!("`{}` holds no {file}", folder.display());
+    let lacks = lacks(folder, file);
     let names = names(folder);
     let has_weights = has_weights(&names);
     let original = folder.join("original");
@@ -180,14 +189,13 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
             "{lacks}; `{original}` holds a checkpoint with the weights as released: use it"
         );
     }
-    let here: Vec<&str> = names.iter().map(String::as_str).collect();
     let refuse = |(name, format): (&str, _)| refusal(&folder.join(name), format);
-    let found = Foreign::instead_of(file, &here)
+    let found = Foreign::instead_of(file, &names)
         .map(refuse)
         .or_else(|| other_adapter_file(folder))
-        .or_else(|| renamed_file(folder, file, &here, &lacks))
+        .or_else(|| renamed_file(folder, file, &names, &lacks))
         .or_else(|| below(folder, &lacks, has_weights))
-        .or_else(|| find_format(&here).filter(|_| !has_weights).map(refuse))
+        .or_else(|| find_format(all(&names)).filter(|_| !has_weights).map(refuse))
         .or_else(|| above(folder, &lacks));
     if let Some(error) = found {
         return error;
@@ -203,7 +211,7 @@ pub fn missing_file(folder: &Path, file: &str) -> Error {
 
 /// The error for a folder without `file`, and with staged weights files.
 pub fn staged_instead(folder: &Path, file: &str, files: &[PathBuf]) -> Option<Error> {
-    let lacks = format!("`{}` holds no {file}", folder.display());
+    let lacks = lacks(folder, file);
     let (first, others) = files.split_first()?;
     let first = first.display();
     if others.is_empty() {
@@ -218,7 +226,7 @@ pub fn staged_instead(folder: &Path, file: &str, files: &[PathBuf]) -> Option<Er
 }
 
 /// The error for a folder that `lacks` a file and has it under another name.
-fn renamed_file(folder: &Path, file: &str, names: &[&str], lacks: &str) -> Option<Error> {
+fn renamed_file(folder: &Path, file: &str, names: &BTreeSet<String>, lacks: &str) -> Option<Error> {
     if file == CONFIG {
         match &renamed::configs(folder, names)[..] {
             [] => {}
@@ -234,11 +242,10 @@ fn renamed_file(folder: &Path, file: &str, names: &[&str], lacks: &str) -> Optio
         }
     }
     // That another SafeTensors file has been passed over has a reason.
-    let mut others = names.iter().copied().filter(|it| !is_safetensors(it.as_ref()));
+    let mut others = all(names).filter(|it| !is_safetensors(it.as_ref()));
     let is_weights = |name: &str| name.to_lowercase().ends_with(".safetensors");
     let weights = others.clone().find(|it| is_safetensors(file.as_ref()) && is_weights(it));
-    let near = renamed::near(file, &mut others).or(weights)?;
-    Some(err!("{lacks}, but `{near}`: rename it to {file} if it is that file"))
+    Some(misnamed(lacks, renamed::near(file, &mut others).or(weights)?, file))
 }
 
 /// The error for a folder that `lacks` something, if there is something known below it; with
@@ -266,8 +273,7 @@ fn below(folder: &Path, lacks: &str, has_weights: bool) -> Option<Error> {
         return Some(with_adapter(error, of_steps.unwrap_or(&adapters[0])));
     }
     let format = |it: &Subfolder| {
-        let names: Vec<&str> = it.names.iter().map(String::as_str).collect();
-        let (name, format) = find_format(&names)?;
+        let (name, format) = find_format(all(&it.names))?;
         Some((it.path.join(name), format))
     };
     let found = below::nearest(&places, |it| format(it).is_some());
@@ -289,8 +295,7 @@ fn above(folder: &Path, lacks: &str) -> Option<Error> {
         return Some(err!("{lacks}; `{}` above it holds a checkpoint: use it", above.display()));
     }
     let names = names(above);
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let (name, format) = find_format(&names).filter(|(_, format)| format.is_in_parts)?;
+    let (name, format) = find_format(all(&names)).filter(|(_, format)| format.is_in_parts)?;
     Some(err!("{lacks}, and `{}` beside it is {format}", above.join(name).display()))
 }
 
@@ -318,7 +323,7 @@ pub fn not_a_folder(path: &Path) -> Error {
                 "there is no folder `{shown}`: the shell has not replaced `~`; write the whole path"
             );
         }
-        let similar = did_you_mean(similar_dir(path).as_deref());
+        let similar = did_you_mean(path);
         return err!(
             "there is no folder `{shown}`{similar}; a checkpoint is a folder with {CONFIG}, or owner/name of a repository on the hub"
         );
@@ -330,7 +335,7 @@ pub fn not_a_folder(path: &Path) -> Error {
 
 /// A question whether the folder of a file was meant, if that has a config.
 pub fn enclosing(file: &Path) -> String {
-    did_you_mean(Some(parent_dir(file)).filter(|folder| folder.join(CONFIG).is_file()))
+    question(Some(parent_dir(file)).filter(|folder| folder.join(CONFIG).is_file()))
 }
 
 /// What to rename to what.
@@ -338,7 +343,12 @@ pub fn renaming<'n>(names: impl ExactSizeIterator<Item = &'n (String, String)>) 
     several(names.map(|(from, to)| format!("`{from}` to `{to}`")))
 }
 
-fn did_you_mean(path: Option<&Path>) -> String {
+/// A question whether a checkpoint with a similar name was meant.
+pub fn did_you_mean(folder: &Path) -> String {
+    question(similar_dir(folder).as_deref())
+}
+
+fn question(path: Option<&Path>) -> String {
     path.map_or_else(String::new, |path| format!(" (did you mean `{}`?)", path.display()))
 }
 

@@ -21,7 +21,7 @@ pub struct Tensors {
     pub map: BTreeMap<String, StoredTensor>,
     /// Tensors that the index names and no shard has.
     pub absent: BTreeMap<String, AbsentTensor>,
-    /// Shards that the index names and that are not there.
+    /// Shards that the index names and the folder lacks.
     pub missing_shards: Vec<String>,
     /// The first tensor of a shard that the index does not have, by shard.
     pub unlisted: BTreeMap<String, String>,
@@ -32,7 +32,7 @@ pub struct Tensors {
     pub wrapping: Wrapping,
     /// What the user ignores.
     pub ignored: IgnoredNames,
-    /// Ignored tensors of which others have the name.
+    /// Ignored tensors whose names others have.
     pub displaced: Vec<String>,
     /// Tensors that a layout has taken, by its names.
     pub taken: BTreeMap<String, StoredTensor>,
@@ -40,7 +40,7 @@ pub struct Tensors {
     pub missing: Vec<Missing>,
 }
 
-/// A tensor that is not there, by its name in the layout.
+/// A missing tensor, by its name in the layout.
 pub struct Missing {
     pub name: String,
     /// The shape that it should have.
@@ -175,18 +175,23 @@ impl Tensors {
         all.filter(|(_, name)| !self.is_ignored(name)).map(|(key, _)| &**key)
     }
 
-    /// The number of layers of which there are tensors, if they are numbered without gaps.
+    /// The numbers of the layers with tensors.
+    pub fn layers_there(&self) -> BTreeSet<usize> {
+        self.wanted().filter_map(layer).collect()
+    }
+
+    /// The number of layers with tensors, if they are numbered without gaps.
     pub fn layers(&self) -> Option<u64> {
-        let there: BTreeSet<usize> = self.wanted().filter_map(layer).collect();
+        let there = self.layers_there();
         let end = there.last()? + 1;
         (end == there.len()).then_some(end as u64)
     }
 
     /// The error with the patterns that ignore these stored tensors and no others.
-    pub fn ignoring(&self, error: Error, names: &[&str]) -> Error {
-        let ignored: BTreeSet<&str> = names.iter().copied().collect();
+    pub fn ignoring<'n>(&self, error: Error, names: impl IntoIterator<Item = &'n str>) -> Error {
+        let ignored: BTreeSet<&str> = names.into_iter().collect();
         let others = self.stored().filter(|name| !ignored.contains(name));
-        let patterns = patterns(names, others).into_iter();
+        let patterns = patterns(ignored.iter().copied(), others).into_iter();
         error.with_remedies(patterns.map(|pattern| (Setting::IgnoreTensor, pattern)).collect())
     }
 
@@ -208,11 +213,10 @@ impl Tensors {
         self.missing.len() > self.count() + self.absent.len()
     }
 
-    /// The names of ignored tensors that no layout has taken.
-    pub fn ignored_there(&self) -> Vec<String> {
+    /// The stored names of tensors that no layout has taken.
+    pub fn left(&self) -> impl Iterator<Item = &String> {
         let absent = self.absent.values().map(|it| &it.name);
-        let names = self.map.values().map(|it| &it.name).chain(absent).chain(&self.displaced);
-        names.filter(|name| self.is_ignored(name)).cloned().collect()
+        self.map.values().map(|it| &it.name).chain(absent).chain(&self.displaced)
     }
 
     pub fn is_ignored(&self, stored: &str) -> bool {

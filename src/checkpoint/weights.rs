@@ -167,7 +167,7 @@ impl ModelWeights {
         layers.chain(lm_head).filter(move |it| has_role(it, role))
     }
 
-    pub fn matrices_mut(&mut self, role: Role) -> impl Iterator<Item = &mut Matrix> {
+    fn matrices_mut(&mut self, role: Role) -> impl Iterator<Item = &mut Matrix> {
         let layers = self.layers.iter_mut().flat_map(|LayerWeights { attn, mlp }| {
             let attention = attn.qkv.iter_mut().chain([&mut attn.out]).map(|it| &mut it.matrix);
             attention.chain([&mut mlp.gate_up.matrix, &mut mlp.down.matrix])

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use gpt_oss_export::export::{RepoPath, similar_dir};
+use gpt_oss_export::export::{RepoPath, did_you_mean};
 
 /// A path or a name, as it was typed.
 pub struct Place<'a> {
@@ -47,8 +47,7 @@ impl Place<'_> {
             && !self.offline
             && local.parent().is_some_and(|it| it.symlink_metadata().is_ok())
         {
-            let similar = similar_dir(local)
-                .map_or_else(String::new, |path| format!(" (did you mean `{}`?)", path.display()));
+            let similar = did_you_mean(local);
             bail!(
                 "there is no folder `{text}`{similar}; for the repository on the hub, pass {option} hf:{name}"
             );

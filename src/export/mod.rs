@@ -27,7 +27,7 @@ pub use summary::{
 pub use swappable::{AdapterRequest, export_adapter};
 
 pub use crate::adapter::{AdapterSource, FactorOrder, ModuleGroup};
-pub use crate::checkpoint::{IgnoredNames, similar_dir};
+pub use crate::checkpoint::{IgnoredNames, did_you_mean, similar_dir};
 pub use crate::hub::RepoPath;
 pub use crate::model::{GraphOptions, Provider, SlidingCache, Target};
 pub use crate::onnx::ValueInfo;

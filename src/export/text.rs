@@ -6,7 +6,7 @@ use super::{
     AdapterSummary, ExpertsSummary, HubSummary, MatricesSummary, ModelSummary, PartSummary, Preset,
     Summary, WeightsSummary,
 };
-use crate::display::{Table, plural, size, spans, with_thousands};
+use crate::display::{Table, noun, plural, size, spans, with_thousands};
 use crate::error::Setting;
 use crate::files::parent_dir;
 use crate::graph::Style;
@@ -136,7 +136,7 @@ impl Summary {
             [] if self.adapters.is_empty() => format!("the checkpoint's{apart}"),
             [] => format!("the checkpoint's{apart}{comma} without an adapter"),
             adapters => {
-                let noun = if adapters.len() == 1 { "adapter" } else { "adapters" };
+                let noun = noun(adapters.len(), "adapter");
                 let rest: String = adapters.iter().map(|it| it.ignored.apart()).collect();
                 format!("those of the checkpoint{apart}{comma} with the {noun}{rest}")
             }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::file::ModelFile;
 use super::metadata::ModelMetadata;
 use super::paths::{EXTENSION, StageName, expand, stages_of};
-use crate::display::{listed, several, spans};
+use crate::display::{listed, noun, several, spans};
 use crate::error::{Error, Result, ensure, err};
 use crate::model::{ModelPart, StageNumber};
 
@@ -132,9 +132,9 @@ fn missing(files: &[ModelFile], layers: Range<usize>, all: usize) -> Error {
     if others.is_empty() {
         let given = listed(files.iter().map(|it| it.path.display()));
         let verb = if files.len() == 1 { "is a part" } else { "are parts" };
-        let (number, layers) = (if layers.len() == 1 { "layer" } else { "layers" }, spans(layers));
+        let (nouns, layers) = (noun(layers.len(), "layer"), spans(layers));
         return err!(
-            "{given} {verb} of a model of {all} layers, without {number} {layers}: give the files of all stages"
+            "{given} {verb} of a model of {all} layers, without {nouns} {layers}: give the files of all stages"
         );
     }
     let verb = if others.len() == 1 { "is" } else { "are" };

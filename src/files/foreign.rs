@@ -1,6 +1,7 @@
 //! What is not read, known by names of files, first bytes or names of tensors: other formats, and
 //! what comes in the place of a file.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read;
 use std::path::Path;
@@ -13,6 +14,9 @@ pub const FIRST_BYTES: usize = 256;
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Most characters of a text that are shown.
 const SHOWN: usize = 60;
+
+/// A name, and what it stands for.
+pub type ForeignName<'n> = (&'n str, &'static Foreign);
 
 /// Something that is not read, and what to do about it.
 pub struct Foreign {
@@ -264,26 +268,27 @@ impl Foreign {
     }
 
     /// What some names of files and folders at one place stand for, and the first of these.
-    pub fn of_files<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Self)> {
+    pub fn of_files<'n>(names: impl IntoIterator<Item = &'n str>) -> Option<ForeignName<'n>> {
         Self::find(names, |it| it.files)
     }
 
     /// The same in the folder of an adapter, and what to do about it.
-    pub fn in_adapter<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Self, &'static str)> {
+    pub fn in_adapter<'n>(
+        names: impl IntoIterator<Item = &'n str>,
+    ) -> Option<(&'n str, &'static Self, &'static str)> {
         let (name, found) = Self::find(names, |it| if it.is_adapter { "" } else { it.files })?;
         Some((name, found, found.adapter_remedy.unwrap_or(found.remedy)))
     }
 
     /// What is there in the place of a file of this name, or tells that it lacks data: of some names at
     /// one place the first that belongs to the file, and what it stands for.
-    pub fn instead_of<'n>(file: &str, names: &[&'n str]) -> Option<(&'n str, &'static Self)> {
-        let is_there = names.contains(&file);
+    pub fn instead_of<'n>(file: &str, names: &'n BTreeSet<String>) -> Option<ForeignName<'n>> {
         let is_of_file = |name: &&str| {
             let rest = name.trim_start_matches('.').strip_prefix(file);
             rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(".index."))
         };
-        let own: Vec<&str> = names.iter().copied().filter(is_of_file).collect();
-        Self::of_files(&own).filter(|(_, it)| it.is_beside_file || !is_there)
+        let own = names.iter().map(String::as_str).filter(is_of_file);
+        Self::of_files(own).filter(|(_, it)| it.is_beside_file || !names.contains(file))
     }
 
     /// What a file with these first bytes is.
@@ -298,14 +303,15 @@ impl Foreign {
     }
 
     /// What some names of tensors stand for, and the first of these.
-    pub fn of_tensors<'n>(names: &[&'n str]) -> Option<(&'n str, &'static Self)> {
+    pub fn of_tensors<'n>(names: impl IntoIterator<Item = &'n str>) -> Option<ForeignName<'n>> {
         Self::find(names, |it| it.tensors)
     }
 
     fn find<'n>(
-        names: &[&'n str],
+        names: impl IntoIterator<Item = &'n str>,
         patterns: fn(&Self) -> &'static str,
-    ) -> Option<(&'n str, &'static Self)> {
+    ) -> Option<ForeignName<'n>> {
+        let names: Vec<&str> = names.into_iter().collect();
         let lower: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
         let first = |pattern: &str| {
             let pattern = Pattern::new(pattern).expect("a pattern of a table");

@@ -56,7 +56,7 @@ pub fn list_offline(
         download_dir: root.to_owned(),
         cache: cache.map(|cache| cache.path().clone()),
     };
-    // Files of an unknown commit are there, or none.
+    // There are files of an unknown commit, or none.
     let unknown = || {
         match DownloadRecord::read(root, &name.file(config)) {
         Some(DownloadRecord { commit, .. }) => err!(

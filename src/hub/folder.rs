@@ -10,11 +10,11 @@ use fs_err as fs;
 
 use super::RepoPath;
 use super::listing::{RemoteFile, is_hash};
+use crate::checkpoint::DOWNLOADS;
 use crate::error::{Error, Result, Setting};
 use crate::files::parent_dir;
 use crate::publish::Lock;
 
-const DOWNLOADS: &str = ".cache/huggingface/download";
 const LOCK: &str = ".cache/huggingface/gpt-oss-export.lock";
 /// For each revision, or folder of one, a file with the commit of its last download.
 const REFS: &str = ".cache/huggingface/gpt-oss-export.refs";

@@ -186,19 +186,17 @@ impl Listing {
             return offline.missing(name, &name.file(wanted));
         }
         let original = RepoPath { folder: "original".into(), ..name.clone() };
-        let unsupported = self.in_folder().find_map(|(file, _)| checkpoint::identify(file));
-        let is_of_adapter = wanted.starts_with(ADAPTER);
-        let other = self.in_folder().map(|(file, _)| file).find(|it| it.starts_with(ADAPTER));
-        let instead = match unsupported {
-            _ if self.find(&original.file(checkpoint::CONFIG)).is_some() => {
-                format!("; it has a checkpoint in `{original}`")
-            }
-            _ if is_of_adapter => other.map_or_else(String::new, |file| {
-                format!("; it has {file}: load it in PEFT and save it as SafeTensors (save_pretrained does)")
-            }),
-            Some(what) => format!("; it has {what}"),
-            None => String::new(),
+        let mut files = self.in_folder().map(|(file, _)| file);
+        let found = if self.find(&original.file(checkpoint::CONFIG)).is_some() {
+            Some(format!("a checkpoint in `{original}`"))
+        } else if wanted.starts_with(ADAPTER) {
+            files.find(|it| it.starts_with(ADAPTER)).map(|file| {
+                format!("{file}: load it in PEFT and save it as SafeTensors (save_pretrained does)")
+            })
+        } else {
+            files.find_map(checkpoint::identify).map(ToString::to_string)
         };
+        let instead = found.map_or(String::new(), |found| format!("; it has {found}"));
         err!("`{name}` has no {wanted} at commit {}{instead}", self.commit)
     }
 }

@@ -35,8 +35,7 @@ pub fn require_path(path: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
-    let similar = checkpoint::similar_dir(path)
-        .map_or_else(String::new, |similar| format!(" (did you mean `{}`?)", similar.display()));
+    let similar = checkpoint::did_you_mean(path);
     let text = path.to_str().unwrap_or_default();
     let on_hub = RepoPath::from_address(text)
         .or_else(|| RepoPath::parse(text.strip_prefix("hf:").unwrap_or(text)))

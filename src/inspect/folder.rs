@@ -91,12 +91,11 @@ pub fn inspect(path: &Path, refusal: Error, filter: &Filter) -> Result<FolderIns
 fn by_format(names: BTreeSet<String>) -> Vec<OtherFiles> {
     let mut formats: BTreeMap<Option<&str>, Vec<String>> = BTreeMap::new();
     // What several names tell together counts.
-    let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    let main = source::find_format(&all);
-    for name in &all {
+    let main = source::find_format(names.iter().map(String::as_str));
+    for name in &names {
         let format = main.filter(|(it, _)| it == name).map(|(_, format)| format);
         let format = format.or_else(|| source::identify(name)).map(|it| it.what);
-        formats.entry(format).or_default().push((*name).to_owned());
+        formats.entry(format).or_default().push(name.clone());
     }
     let known = formats.into_iter().rev();
     known.map(|(format, names)| OtherFiles { format, names }).collect()

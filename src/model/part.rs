@@ -9,7 +9,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::ModelWeights;
-use crate::display::spans;
+use crate::display::{noun, spans};
 use crate::weights::Weight;
 
 /// Some layers of a model; for a whole model all of them.
@@ -88,7 +88,7 @@ impl fmt::Display for ModelPart {
         if let Some(StageNumber { number, of }) = self.stage {
             write!(f, "stage {number} of {of}, ")?;
         }
-        let layers = if self.layers.len() == 1 { "layer" } else { "layers" };
+        let layers = noun(self.layers.len(), "layer");
         write!(f, "{layers} {} (the model has {})", spans(self.layers.clone()), self.all_layers)
     }
 }

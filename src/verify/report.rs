@@ -14,7 +14,7 @@ use super::trace::{Stage, Trace};
 use super::verifier::{Comparison, Followed, Seconds, Ties};
 use super::weights::WeightDifferences;
 use crate::checkpoint::{AdapterRecord, IgnoredNames};
-use crate::display::{Table, join, plural, size, spans, with_thousands};
+use crate::display::{Table, join, noun, plural, size, spans, with_thousands};
 use crate::error::{Error, Setting, err};
 use crate::files::lossy_path;
 use crate::reference::{ExpertCoverage, Tie};
@@ -319,7 +319,7 @@ const LISTED: usize = 8;
 
 fn experts(numbers: &[usize]) -> String {
     let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
-    format!("expert{} {}", if numbers.len() == 1 { "" } else { "s" }, numbers.join(" and "))
+    format!("{} {}", noun(numbers.len(), "expert"), numbers.join(" and "))
 }
 
 /// A number with two decimals, and an exponent if it is small or large.

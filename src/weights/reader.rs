@@ -74,6 +74,11 @@ pub fn read_range(weight: &Weight, files: &mut FileCache, range: Range<u64>) -> 
     Ok(bytes)
 }
 
+/// The values of a weight that is not converted.
+pub fn read_values(weight: &Weight, files: &mut FileCache) -> Result<Vec<f32>> {
+    Ok(decode(weight.dtype, &read_range(weight, files, 0..weight.bytes())?))
+}
+
 fn read_at(
     weight: &Weight,
     files: &mut FileCache,

@@ -353,6 +353,15 @@ impl Rows {
             Self::Odd => 2 * row + 1,
         }
     }
+
+    /// The row of B that is for this row of the matrix.
+    pub fn index(self, row: usize) -> Option<usize> {
+        match self {
+            Self::All => Some(row),
+            Self::Even => row.is_multiple_of(2).then_some(row / 2),
+            Self::Odd => (row % 2 == 1).then_some(row / 2),
+        }
+    }
 }
 
 impl LowRank {

@@ -1,10 +1,9 @@
 //! Terms of low rank as the factors of a slot: those of one term after those of the other along
 //! the rank, with scales in B.
 
-use super::reader::{FileCache, read_range};
+use super::reader::{FileCache, read_values};
 use super::recipe::{Factor, FactorAxes, LowRank, Slot};
 use crate::error::{Result, ensure};
-use crate::tensor::decode;
 
 /// The sum of the ranks of terms.
 pub fn total_rank(terms: &[&LowRank]) -> u64 {
@@ -14,20 +13,25 @@ pub fn total_rank(terms: &[&LowRank]) -> u64 {
 /// The factors of the sum of some terms of a slot's matrix: A `[r, in]` and B `[out, r]`, with experts
 /// as the first axis. Scaling B rounds to f32.
 pub fn stack(terms: &[&LowRank], slot: &Slot) -> Result<[Vec<f32>; 2]> {
-    let Slot { experts, out, inn, .. } = *slot;
-    let (experts, rank, mut first) = (experts.unwrap_or(1), total_rank(terms), 0);
-    let zeros = |width: u64| vec![0f32; (experts * rank * width) as usize];
-    let (mut a, mut b) = (zeros(inn), zeros(out));
-    for term in terms {
-        for_each(&term.a, experts, |[expert, at, column], value| {
-            a[((expert * rank + first + at) * inn + column) as usize] = value;
-        })?;
-        for_each(&term.b, experts, |[expert, at, row], value| {
-            let row = term.rows.place(row);
-            let scaled = (f64::from(value) * term.scale) as f32;
-            b[((expert * out + row) * rank + first + at) as usize] = scaled;
-        })?;
-        first += term.a.sides()[0];
+    let sizes = [slot.experts.unwrap_or(1), total_rank(terms), slot.out, slot.inn];
+    let [experts, rank, out, inn] = sizes.map(|size| size as usize);
+    let zeros = |width: usize| vec![0f32; experts * rank * width];
+    let (mut a, mut b, mut first) = (zeros(inn), zeros(out), 0);
+    let files = &mut FileCache::default();
+    for LowRank { rows, scale, a: of_a, b: of_b, .. } in terms {
+        let [ranks, height] = of_b.sides().map(|size| size as usize);
+        let [of_a, of_b] = [FactorValues::read(of_a, files)?, FactorValues::read(of_b, files)?];
+        for (expert, at) in (0..experts).flat_map(|it| (0..ranks).map(move |at| (it, at))) {
+            for column in 0..inn {
+                a[(expert * rank + first + at) * inn + column] = of_a.get(expert, at, column);
+            }
+            for row in 0..height {
+                let scaled = (f64::from(of_b.get(expert, at, row)) * scale) as f32;
+                let row = rows.place(row as u64) as usize;
+                b[(expert * out + row) * rank + first + at] = scaled;
+            }
+        }
+        first += ranks;
     }
     let is_finite = a.iter().chain(&b).all(|value| value.is_finite());
     ensure!(
@@ -38,25 +42,29 @@ pub fn stack(terms: &[&LowRank], slot: &Slot) -> Result<[Vec<f32>; 2]> {
     Ok([a, b])
 }
 
-/// Visits the values of a factor, for each expert, by expert, rank and width.
-fn for_each(factor: &Factor, experts: u64, mut visit: impl FnMut([u64; 3], f32)) -> Result<()> {
-    let Factor { weight, axes } = factor;
-    let bytes = read_range(weight, &mut FileCache::default(), 0..weight.bytes())?;
-    let (values, [ranks, widths]) = (decode(weight.dtype, &bytes), factor.sides());
-    // All experts share values that have no axis more.
-    let is_shared = weight.shape.len() == 2;
-    for expert in 0..experts {
-        let of_expert = if is_shared { 0 } else { expert };
-        for rank in 0..ranks {
-            for width in 0..widths {
-                let at = match axes {
-                    FactorAxes::RankWidth => (of_expert * ranks + rank) * widths + width,
-                    FactorAxes::WidthRank => (of_expert * widths + width) * ranks + rank,
-                    FactorAxes::WidthRankExperts => (width * ranks + rank) * experts + of_expert,
-                };
-                visit([expert, rank, width], values[at as usize]);
-            }
-        }
+/// The values of a factor, whatever the order of its axes.
+pub struct FactorValues {
+    values: Vec<f32>,
+    /// From an expert, a rank and a place along its width to the next.
+    steps: [usize; 3],
+}
+
+impl FactorValues {
+    pub fn read(Factor { weight, axes }: &Factor, files: &mut FileCache) -> Result<Self> {
+        let shape: Vec<usize> = weight.shape.iter().map(|size| *size as usize).collect();
+        let [.., rows, columns] = shape[..] else { unreachable!("a factor has two axes") };
+        // All experts share a factor without an axis for them.
+        let expert = if shape.len() == 3 { rows * columns } else { 0 };
+        let steps = match axes {
+            FactorAxes::RankWidth => [expert, columns, 1],
+            FactorAxes::WidthRank => [expert, 1, columns],
+            FactorAxes::WidthRankExperts => [1, columns, rows * columns],
+        };
+        Ok(Self { values: read_values(weight, files)?, steps })
     }
-    Ok(())
+
+    pub fn get(&self, expert: usize, rank: usize, at: usize) -> f32 {
+        let [experts, ranks, width] = self.steps;
+        self.values[expert * experts + rank * ranks + at * width]
+    }
 }

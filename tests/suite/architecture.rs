@@ -1,5 +1,6 @@
 //! The rules of `docs/architecture.md`, checked on the sources.
 
+use crate::documents::root;
 use crate::support::text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -46,10 +47,6 @@ fn floors_and_owners() -> (BTreeMap<String, usize>, BTreeMap<String, Vec<String>
     let json_rooms = JSON_ROOMS.split(' ').map(str::to_owned).collect();
     owners.insert("serde_json".to_owned(), json_rooms);
     (floors, owners)
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn rust_files(folder: &str) -> Vec<PathBuf> {

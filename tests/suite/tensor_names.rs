@@ -7,16 +7,8 @@ use serde_json::{Value, json};
 
 use crate::inspect::inspect;
 use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout, tiny, write_shards};
-use crate::support::{Home, assert_contains, assert_ends, cases, fixture, open, read_json};
-use crate::tensor_problems::{rename, with};
-
-fn renamed(tensors: Tensors, rename: impl Fn(&str) -> String) -> Tensors {
-    tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect()
-}
-
-fn fingerprint(home: &Home) -> String {
-    open(&home.checkpoint()).samples().unwrap().fingerprint.to_string()
-}
+use crate::support::{Home, assert_contains, assert_ends, cases, fixture, read_json};
+use crate::tensor_problems::{fingerprint, rename, renamed, with};
 
 fn config_of(layout: &str) -> Value {
     if ["numbers", "tiny"].contains(&layout) {
@@ -257,6 +249,20 @@ fn scales_of_experts_are_never_needless() {
             ", which are not read: dequantize it with the program that wrote it, and save the products in BF16 without the scales",
         );
     }
+}
+
+/// What is unknown beside slips stands for nothing that is lacking.
+#[test]
+fn tensors_beside_slips_are_told_apart() {
+    let home = with("hf", |tensors| {
+        let norm = tensors["model.norm.weight"].clone();
+        rename(tensors, "layers.", "layer.");
+        tensors.insert("gain".to_owned(), norm);
+    });
+    let sentence = home.refusal("m", &[]);
+    assert_contains(&sentence, "and holds similar ones: rename `model.layer.0.");
+    assert_contains(&sentence, " with MXFP4 experts: `gain`; ignore what the model does not use");
+    assert!(!sentence.contains("lacks  of"), "{sentence}");
 }
 
 /// A vector of attention may be no bias, so that both ways are said.

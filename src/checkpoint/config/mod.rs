@@ -109,8 +109,7 @@ impl ConfigFile {
         };
         let ignored = keys.finish(groups, |keys| {
             config.check(file)?;
-            let used = keys.used_ignored();
-            let unused = ignored.of_base(&ignored.config_keys).filter(|it| !used.contains(it));
+            let unused = ignored.of_base(&ignored.config_keys).filter(|it| !keys.uses(it));
             Error::all(unused.map(|it| {
                 err!("nothing to ignore: `{file}` has no unknown key `{it}`; leave this name out")
             }))
@@ -286,7 +285,7 @@ fn windows(keys: &mut ConfigReader, layers: u64) -> Vec<Option<u64>> {
     sliding.into_iter().map(|sliding| window.filter(|_| sliding)).collect()
 }
 
-/// Whether each layer has a window by `layer_types`, if it is there.
+/// Whether each layer has a window by `layer_types`, if the config has this key.
 fn sliding_layers(keys: &mut ConfigReader, layers: u64) -> Option<Vec<bool>> {
     let types = keys.optional(LAYER_TYPES, &LIST)?;
     // The number of layers may be wrong itself.

@@ -22,12 +22,13 @@ const NESTED: [&str; 4] =
 /// The keys of a config. A key in a nested object is named by its path, as
 /// `rope_scaling.factor`; `null` counts as absent. For a value that is missing or wrong the
 /// reader notes an error and hands out the default of its type, which no key accepts.
+#[derive(Default)]
 pub struct ConfigReader<'a> {
     pub file: String,
-    /// The number of layers of which files have tensors, if it is known.
+    /// The number of layers with tensors in the files, if it is known.
     pub layers_there: Option<u64>,
     keys: BTreeMap<String, Value>,
-    /// Names that were asked for, whether they are there or not.
+    /// Names that were asked for, with a key or without.
     known: BTreeSet<String>,
     /// Keys whose value is null.
     nulls: BTreeSet<String>,
@@ -35,7 +36,7 @@ pub struct ConfigReader<'a> {
     ignored: &'a [String],
     /// Keys that have another value than programs derive, and that the user ignores.
     overruled: BTreeSet<String>,
-    /// Required keys that are not there.
+    /// Required keys that the file lacks.
     missing: Vec<String>,
     errors: Vec<Error>,
 }
@@ -96,17 +97,7 @@ impl<'a> ConfigReader<'a> {
         let nulls = keys.iter().filter(|(_, value)| value.is_null());
         let nulls = nulls.map(|(key, _)| key.clone()).collect();
         keys.retain(|_, value| !value.is_null());
-        Ok(Self {
-            file: file.to_owned(),
-            layers_there: None,
-            keys,
-            known: BTreeSet::new(),
-            nulls,
-            ignored,
-            overruled: BTreeSet::new(),
-            missing: Vec::new(),
-            errors,
-        })
+        Ok(Self { file: file.to_owned(), keys, nulls, ignored, errors, ..Self::default() })
     }
 
     pub fn has(&self, prefix: &str) -> bool {
@@ -134,7 +125,7 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// Whether a key is there under a name with a slip.
+    /// Whether a key has this name with a slip.
     pub fn has_slip_of(&self, name: &str) -> bool {
         self.keys.keys().any(|key| resembles(name, key))
     }
@@ -333,8 +324,12 @@ impl<'a> ConfigReader<'a> {
 
     /// The ignored names and patterns that fit a key which is unread so far.
     pub fn used_ignored(&self) -> Vec<String> {
-        let fits = |name: &&String| self.unread().any(|(key, _)| names::matches(name, key));
-        self.ignored.iter().filter(fits).cloned().collect()
+        self.ignored.iter().filter(|name| self.uses(name)).cloned().collect()
+    }
+
+    /// Whether a name or pattern fits a key which is unread so far.
+    pub fn uses(&self, name: &str) -> bool {
+        self.unread().any(|(key, _)| names::matches(name, key))
     }
 
     fn unread(&self) -> impl Iterator<Item = (&String, &Value)> {

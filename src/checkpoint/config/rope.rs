@@ -28,10 +28,8 @@ pub fn read(keys: &mut ConfigReader, is_puzzle: bool) -> Rope {
         keys.optional(THETA, &POSITIVE);
         return Rope::default();
     }
-    let thetas = [THETA.to_owned()].into_iter().chain(OBJECTS.map(|it| format!("{it}{THETA}")));
-    let thetas: Vec<String> = thetas.collect();
-    let thetas: Vec<&str> = thetas.iter().map(String::as_str).collect();
-    let theta = keys.one_of(&thetas, &POSITIVE);
+    let [scaling, parameters] = OBJECTS.map(|object| format!("{object}{THETA}"));
+    let theta = keys.one_of(&[THETA, &scaling, &parameters], &POSITIVE);
     if objects.is_empty() {
         refuse_no_object(keys);
     }

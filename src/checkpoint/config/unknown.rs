@@ -21,26 +21,9 @@ pub struct Unread<'k> {
     pub file: &'k str,
     /// Names that are read.
     pub known: &'k BTreeSet<String>,
-    /// Required ones that are not there.
+    /// Required ones without a key.
     pub missing: &'k [String],
     pub groups: &'k [Group],
-}
-
-/// Keys that differ in the number of an element alone.
-struct Found<'k> {
-    count: usize,
-    first: &'k str,
-    /// What is to say of it.
-    note: String,
-    /// Whether ignoring it helps.
-    can_ignore: bool,
-}
-
-impl Found<'_> {
-    /// The name for a sentence, and a pattern for these keys. `all` is that for all elements.
-    fn names<'n>(&'n self, all: &'n str) -> (&'n str, String) {
-        if self.count > 1 { (all, all.to_owned()) } else { (self.first, pattern(self.first)) }
-    }
 }
 
 impl Unread<'_> {
@@ -49,60 +32,32 @@ impl Unread<'_> {
     pub fn errors<'k>(self, unread: impl Iterator<Item = (&'k String, &'k Value)>) -> Vec<Error> {
         let names =
             by_object(self.known.iter().map(String::as_str).chain(known::names(self.groups)));
-        let (mut unknown, mut slips) = (BTreeMap::new(), BTreeMap::new());
+        // A key that several elements of a list have counts as one.
+        let mut found = BTreeMap::<String, Vec<(&str, &Value)>>::new();
         for (key, value) in unread {
+            if !known::find(self.groups, key).is_some_and(|group| group.allows(value)) {
+                found.entry(for_all_elements(key)).or_default().push((key, value));
+            }
+        }
+        let (mut errors, mut shown, mut together) = (Vec::new(), Vec::new(), Vec::new());
+        for (all, found) in found {
+            let (key, _) = found[0];
+            let is_single = found.len() == 1;
+            let (name, typed) = if is_single { (key, pattern(key)) } else { (&*all, all.clone()) };
             let group = known::find(self.groups, key);
-            if group.is_some_and(|group| group.allows(value)) {
+            if group.is_none()
+                && errors.len() < MOST_SLIPS
+                && let Some(known) = meant(key, &names)
+            {
+                errors.push(self.slip(name, typed, found[0], known));
                 continue;
             }
             let note = group.map_or_else(String::new, |group| format!(" ({group})"));
-            // A key that several elements of a list have counts as one.
-            let all = for_all_elements(key);
-            let is_new = group.is_none() && slips.len() < MOST_SLIPS;
-            let slip = is_new.then(|| meant(key, &names)).flatten();
-            let (keys, found) = match slip {
-                Some(name) => (&mut slips, self.advice(key, value, name)),
-                None => (&mut unknown, Found { count: 0, first: key, note, can_ignore: true }),
-            };
-            keys.entry(all).or_insert(found).count += 1;
-        }
-        let slips = slips.into_iter().map(|(all, found)| self.slip(&all, &found));
-        slips.chain(self.unknown(unknown)).collect()
-    }
-
-    /// A key that seems to be `name` with a slip, and what to do about it.
-    fn advice<'k>(&self, key: &'k str, value: &Value, name: &str) -> Found<'k> {
-        let object = key.rsplit_once('.').map_or(String::new(), |(object, _)| format!("{object}."));
-        let can_ignore = !self.missing.contains(&format!("{object}{name}"));
-        let mut note = format!(" (did you mean `{name}`?): rename it");
-        if can_ignore {
-            let value = shortened(value);
-            note +=
-                &format!(" to use its value {value}, or ignore it to export a model without that");
-        }
-        Found { count: 0, first: key, note, can_ignore }
-    }
-
-    /// The error for a key whose name is like a known one. Ignoring it is a choice of another
-    /// reading, so it is not recommended together with what other errors say.
-    fn slip(&self, all: &str, found: &Found) -> Error {
-        let (name, typed) = found.names(all);
-        let error = err!("`{}` has an unknown key `{name}`{}", self.file, found.note);
-        if !found.can_ignore {
-            return error;
-        }
-        error.with_remedy(Setting::IgnoreConfigKey, typed).with_another_remedy()
-    }
-
-    fn unknown(&self, unknown: BTreeMap<String, Found>) -> Option<Error> {
-        let (mut shown, mut together) = (Vec::new(), Vec::new());
-        for (all, found) in unknown {
-            let (name, typed) = found.names(&all);
-            shown.push(format!("`{name}`{}", found.note));
+            shown.push(format!("`{name}`{note}"));
             together.push((Setting::IgnoreConfigKey, typed));
         }
         let (keys, they_do) = match shown.len() {
-            0 => return None,
+            0 => return errors,
             1 => ("an unknown key", "it does"),
             _ => ("unknown keys", "they do"),
         };
@@ -111,7 +66,25 @@ impl Unread<'_> {
             self.file,
             join(&shown)
         );
-        Some(error.with_remedies(together))
+        errors.push(error.with_remedies(together));
+        errors
+    }
+
+    /// The error for a key that seems to be a `known` one with a slip. Ignoring it is another reading,
+    /// so it is not recommended together with what other errors say.
+    fn slip(&self, name: &str, typed: String, (key, value): (&str, &Value), known: &str) -> Error {
+        let error = err!(
+            "`{}` has an unknown key `{name}` (did you mean `{known}`?): rename it",
+            self.file
+        );
+        let object = key.rsplit_once('.').map_or(String::new(), |(object, _)| format!("{object}."));
+        if self.missing.contains(&format!("{object}{known}")) {
+            return error;
+        }
+        let value = shortened(value);
+        err!("{error} to use its value {value}, or ignore it to export a model without that")
+            .with_remedy(Setting::IgnoreConfigKey, typed)
+            .with_another_remedy()
     }
 }
 

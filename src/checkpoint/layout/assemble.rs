@@ -3,7 +3,7 @@
 
 use super::sizes::axes;
 use super::wrong::{Shape, Wrong};
-use super::{Form, Layout, PLAIN};
+use super::{FLOATS, Form, Layout};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::names::layer;
 use crate::checkpoint::tensors::Tensors;
@@ -18,17 +18,14 @@ pub struct Assembly<'a> {
     pub layout: Layout,
     pub config: &'a Config,
     pub tensors: &'a mut Tensors,
-    /// The form of experts of which nothing is there.
+    /// The form of experts without tensors.
     pub usual: &'static Form,
-    /// What is wrong with tensors that are there.
+    /// What is wrong with stored tensors.
     pub wrong: Wrong,
 }
 
 /// What to do about a dtype.
 const READ: &str = "export a checkpoint with tensors in BF16, F16 or F32, and experts in one of these, MXFP4 or F8_E5M2";
-
-/// Any matrix of floats alone.
-const FLOATS: &Form = &Form { name: "", format: PLAIN, names: &[] };
 
 impl Assembly<'_> {
     /// The weights. They are not usable if a tensor was missing or wrong.
@@ -80,7 +77,7 @@ impl Assembly<'_> {
         let (path, count) = (format!("layers.{n}.mlp"), self.config.experts[n]);
         let Config { hidden_size: hidden, intermediate_size: inner, .. } = *self.config;
         let norm = self.vector(&format!("{path}.norm.scale"), &[hidden]);
-        let router = self.matrix(&format!("{path}.router"), FLOATS, &[count, hidden]);
+        let router = self.matrix(&format!("{path}.router"), &FLOATS, &[count, hidden]);
         let bias = Some(self.vector(&format!("{path}.router.bias"), &[count]));
         MlpWeights {
             norm,
@@ -113,7 +110,7 @@ impl Assembly<'_> {
     }
 
     fn vector(&mut self, name: &str, shape: &[u64]) -> Weight {
-        self.weight((name.to_owned(), ElementKind::Float, shape.to_vec()), FLOATS)
+        self.weight((name.to_owned(), ElementKind::Float, shape.to_vec()), &FLOATS)
     }
 
     /// Takes the tensors of a weight, which must have the dtype and shape that it needs.
@@ -143,15 +140,15 @@ impl Assembly<'_> {
             else {
                 continue;
             };
-            let first = *first.get_or_insert(dtype);
+            let (first, place) = (*first.get_or_insert(dtype), (tensor, data.file.clone()));
             if !kind.accepts(dtype) {
                 let fault = format!("must be {kind}, found {dtype}: {READ}");
-                self.wrong.add(fault, &tensor, &data.file);
+                self.wrong.add(fault, place.clone());
             } else if dtype != first {
                 let fault = format!(
                     "must be {first} as those of the other experts, found {dtype}: save all in one dtype"
                 );
-                self.wrong.add(fault, &tensor, &data.file);
+                self.wrong.add(fault, place.clone());
             }
             // Blocks of other elements have other lengths.
             if kind == ElementKind::Mxfp4Blocks && !kind.accepts(dtype) {
@@ -161,7 +158,7 @@ impl Assembly<'_> {
             let first_axis = !sources.is_split() && found.first() != expected.first();
             let router = self.router_of(&name).filter(|_| first_axis);
             self.wrong.compare(Shape {
-                place: (tensor, data.file.clone()),
+                place,
                 layer: layer(&name),
                 expected: expected.clone(),
                 found,

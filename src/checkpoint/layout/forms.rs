@@ -14,7 +14,7 @@ use crate::weights::MatrixFormat;
 const MATRICES: [&str; 2] = ["gate_up", "down"];
 
 impl Layout {
-    /// The form of a matrix, if any of its tensors are there.
+    /// The form of a matrix, if it has tensors.
     pub fn form(
         &self,
         forms: &'static [Form],
@@ -24,7 +24,7 @@ impl Layout {
         self.forms(forms, path, tensors).first().copied()
     }
 
-    /// The forms of the experts in some layers, each once; none if no experts are there.
+    /// The forms of the experts in some layers, each once; none without experts.
     pub fn forms_of_experts(&self, layers: usize, tensors: &Tensors) -> Vec<&'static Form> {
         let found = paths(layers).filter_map(|path| self.form(self.experts, &path, tensors));
         let found: Vec<&Form> = found.collect();
@@ -40,7 +40,7 @@ impl Layout {
         format!("{}{with}{}", self.name, named.join(" and "))
     }
 
-    /// The form that experts should have of which no form is there: packed ones are MXFP4.
+    /// The form that experts without known tensors should have: packed ones are MXFP4.
     pub fn expected_form(&self, tensors: &Tensors) -> &'static Form {
         let has_blocks = tensors.map.values().any(|it| it.dtype == DType::U8);
         let form = self.experts.iter().find(|form| form.format.has_blocks() == has_blocks);
@@ -91,27 +91,26 @@ impl Layout {
         self.sources(&format!("{path}.{part}"), form.names, tensors).first()
     }
 
-    /// The stored names of a matrix in a form, and of its bias.
-    fn stored<'t>(&self, form: &Form, path: &str, tensors: &'t Tensors) -> Vec<&'t str> {
+    /// The stored names of a matrix in a form, and of its bias; `None` if the matrix has another form.
+    fn stored<'t>(&self, form: &Form, path: &str, tensors: &'t Tensors) -> Option<Vec<&'t str>> {
+        tensors.get(&self.first_tensor(form, path, tensors))?;
         let parts = form.format.parts(&[], [0; 2]).into_iter().map(|part| part.name);
         let names = parts.chain(["bias"]).flat_map(|part| {
             let sources = self.sources(&format!("{path}.{part}"), form.names, tensors);
             sources.tensors(tensors.count() as u64).collect::<Vec<_>>()
         });
-        names.filter_map(|name| Some(&*tensors.get(&name)?.name)).collect()
+        Some(names.filter_map(|name| Some(&*tensors.get(&name)?.name)).collect())
     }
 
-    /// Refuses matrices of experts that are there in several forms: these may differ.
+    /// Refuses matrices of experts that are stored in several forms: these may differ.
     pub fn refuse_ambiguous(&self, layers: usize, tensors: &Tensors) -> Result<()> {
         // The stored names of such matrices, by their forms.
         let mut doubled = BTreeMap::<&str, Vec<&str>>::new();
         let mut count = 0;
         for path in paths(layers) {
-            let is_stored =
-                |form: &&Form| tensors.get(&self.first_tensor(form, &path, tensors)).is_some();
-            let forms = self.forms(self.experts, &path, tensors).into_iter().filter(is_stored);
-            let stored = forms.map(|form| (form.name, self.stored(form, &path, tensors)));
-            let stored: Vec<_> = stored.collect();
+            let forms = self.forms(self.experts, &path, tensors).into_iter();
+            let stored = |form: &Form| Some((form.name, self.stored(form, &path, tensors)?));
+            let stored: Vec<_> = forms.filter_map(stored).collect();
             if stored.len() < 2 {
                 continue;
             }
@@ -135,8 +134,7 @@ impl Layout {
         );
         Err(doubled.keys().fold(error, |error, kept| {
             let others = doubled.iter().filter(|(form, _)| *form != kept);
-            let names: Vec<&str> = others.flat_map(|(_, names)| names).copied().collect();
-            tensors.ignoring(error, &names)
+            tensors.ignoring(error, others.flat_map(|(_, names)| names).copied())
         }))
     }
 }

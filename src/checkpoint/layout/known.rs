@@ -1,7 +1,7 @@
 //! The layouts of checkpoints: OpenAI's and Hugging Face's, with the forms that experts have in
 //! them.
 
-use super::{Form, Layout, PLAIN, TRANSPOSED};
+use super::{FLOATS, Form, Layout, PLAIN, TRANSPOSED};
 use crate::checkpoint::config::Dialect;
 use crate::weights::MatrixFormat;
 
@@ -16,9 +16,6 @@ impl Layout {
         }
     }
 }
-
-/// Matrices that layouts store as floats alone.
-const FLOATS: &[Form] = &[Form { name: "", format: PLAIN, names: &[] }];
 
 /// OpenAI's own, in the folder `original` of the released repositories.
 const ORIGINAL: Layout = Layout {
@@ -36,7 +33,7 @@ const ORIGINAL: Layout = Layout {
     ],
     separate_qkv: false,
     unties: false,
-    dense: FLOATS,
+    dense: &[FLOATS],
     experts: &[
         // As released.
         Form {
@@ -83,7 +80,7 @@ const HUGGING_FACE: Layout = Layout {
     ],
     separate_qkv: true,
     unties: false,
-    dense: FLOATS,
+    dense: &[FLOATS],
     experts: &[
         // As released: byte for byte the blocks and scales of OpenAI's layout.
         Form {

@@ -56,6 +56,8 @@ pub type Names = &'static [(&'static str, &'static str)];
 
 /// Floats `[out, in]`, of the dtype that checkpoints usually have.
 pub const PLAIN: MatrixFormat = MatrixFormat::Float(DType::BF16);
+/// The form of matrices that a layout stores as floats alone.
+const FLOATS: Form = Form { name: "", format: PLAIN, names: &[] };
 /// Floats `[in, out]`.
 pub const TRANSPOSED: MatrixFormat = MatrixFormat::FloatTransposed(DType::BF16);
 

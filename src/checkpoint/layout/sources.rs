@@ -15,7 +15,7 @@ const EXPERT: &str = ".E.";
 
 impl Layout {
     /// The tensors of a canonical weight, whose matrix has these names of its own. Of several
-    /// names the first that is there counts.
+    /// names the first stored one counts.
     pub fn sources(&self, canonical: &str, own: Names, tensors: &Tensors) -> Sources {
         let in_layer = canonical.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
         let (prefix, name) = match in_layer {

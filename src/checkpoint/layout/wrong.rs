@@ -1,15 +1,17 @@
-//! What is wrong with tensors that are there: one error for each fault, however many have it.
+//! What is wrong with stored tensors: one error for each fault, however many have it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::sizes::{Axis, VOCAB, is_transposed};
-use crate::checkpoint::mismatch::ReadConfig;
+use crate::checkpoint::config::Config;
 use crate::checkpoint::tensors::{Tensors, place};
 use crate::display::{LISTED, join, plural, several};
 use crate::error::{Error, err};
 use crate::tensor::DType;
+
+const USE_CONFIG: &str = "use the config.json that was saved with these tensors";
 
 /// Tensors by the fault that they have, and the shapes of all.
 #[derive(Default)]
@@ -35,11 +37,7 @@ pub struct Shape {
 
 impl Wrong {
     /// Adds a tensor and what it must be, what it is, and what to do.
-    pub fn add(&mut self, fault: String, tensor: &str, file: &Arc<Path>) {
-        self.add_at(fault, (tensor.to_owned(), file.clone()));
-    }
-
-    fn add_at(&mut self, fault: String, place: TensorPlace) {
+    pub fn add(&mut self, fault: String, place: TensorPlace) {
         self.faults.entry(fault).or_default().push(place);
     }
 
@@ -58,21 +56,20 @@ impl Wrong {
 
     /// The error if tensors agree with each other and contradict several sizes of the config, or a size
     /// and the number of layers: it is another model's.
-    pub fn other_config(&self, tensors: &Tensors, read: ReadConfig) -> Option<Error> {
+    pub fn other_config(&self, tensors: &Tensors, config: &Config, file: &str) -> Option<Error> {
         if !self.disputed_sizes().is_empty() {
             return None;
         }
         let sizes: BTreeSet<_> = self.shapes.iter().flat_map(Shape::wrong_sizes).collect();
-        let layers = ("`num_hidden_layers`", read.config.num_layers() as u64, tensors.layers()?);
-        let differs = layers.1 != layers.2;
-        (sizes.len() + usize::from(differs) > 1 && !sizes.is_empty()).then(|| {
-            let all = sizes.into_iter().chain(differs.then_some(layers));
-            let all: Vec<String> = all
-                .map(|(name, said, found)| format!("{name} {said} where tensors have {found}"))
-                .collect();
+        let layers = ("`num_hidden_layers`", config.num_layers() as u64, tensors.layers()?);
+        let has_wrong_sizes = !sizes.is_empty();
+        let all = sizes.into_iter().chain(Some(layers).filter(|(_, said, found)| said != found));
+        let all: Vec<String> = all
+            .map(|(name, said, found)| format!("{name} {said} where tensors have {found}"))
+            .collect();
+        (has_wrong_sizes && all.len() > 1).then(|| {
             err!(
-                "`{}` describes another model than `{}` holds, with {}: use the config.json that was saved with these tensors",
-                read.file,
+                "`{file}` describes another model than `{}` holds, with {}: {USE_CONFIG}",
                 tensors.path.display(),
                 join(&all)
             )
@@ -87,13 +84,16 @@ impl Wrong {
         let disputed = self.disputed_sizes();
         let disputes = disputed.iter().map(|name| self.dispute(name, folder)).collect::<Vec<_>>();
         for shape in std::mem::take(&mut self.shapes).into_iter().filter(|it| !it.is_right()) {
-            let contradictions = shape.contradictions(config);
-            if contradictions.is_empty() {
-                self.add_at(shape.fault(), shape.place.clone());
+            let sizes = shape.wrong_sizes();
+            if sizes.is_empty() {
+                self.add(shape.fault(), shape.place.clone());
             }
-            for (name, fault) in contradictions {
+            for (name, expected, found) in sizes {
                 if !disputed.contains(name) {
-                    self.add_at(fault, shape.place.clone());
+                    let fault = format!(
+                        "must have {name} {expected} (from `{config}`), found {found}: {USE_CONFIG}"
+                    );
+                    self.add(fault, shape.place.clone());
                 }
             }
         }
@@ -229,20 +229,6 @@ impl Shape {
         sizes.filter(|(_, expected, found)| expected != found).collect()
     }
 
-    /// The faults of wrong sizes, each with the name of the size.
-    fn contradictions(&self, config: &str) -> Vec<(&'static str, String)> {
-        let sizes = self.wrong_sizes().into_iter();
-        let fault = |(name, expected, found)| {
-            (
-                name,
-                format!(
-                    "must have {name} {expected} (from `{config}`), found {found}: use the config.json that was saved with these tensors"
-                ),
-            )
-        };
-        sizes.map(fault).collect()
-    }
-
     /// The fault of a shape that is wrong in another way.
     fn fault(&self) -> String {
         let Self { expected, found, router, .. } = self;
@@ -255,7 +241,7 @@ impl Shape {
         } else if DType::U8.bytes(expected) == DType::U8.bytes(found) {
             "save in that shape"
         } else {
-            "use the config.json that was saved with these tensors"
+            USE_CONFIG
         };
         format!("must have shape {expected:?} (from {by}), found {found:?}: {remedy}")
     }

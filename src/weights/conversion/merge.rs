@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::tensor::{BLOCK_LENGTH, DType, decode, mxfp4};
-use crate::weights::reader::{FileCache, read_range};
+use crate::tensor::{DType, decode};
+use crate::weights::reader::{FileCache, read_range, read_values};
 use crate::weights::recipe::Merge;
-use crate::weights::{Conversion, Factor, FactorAxes, LowRank, Matrix, MatrixFormat, Rows, Weight};
-
-use super::blocks::SourceBlocks;
+use crate::weights::stacked::FactorValues;
+use crate::weights::{Conversion, LowRank, Matrix, MatrixFormat, Rows};
 
 /// The changes of one matrix, or of those of all experts, in memory.
 pub struct Addends {
@@ -24,8 +23,8 @@ struct Term {
     rows: Rows,
     scale: f64,
     rank: usize,
-    a: Strided,
-    b: Strided,
+    a: FactorValues,
+    b: FactorValues,
 }
 
 struct Bias {
@@ -33,13 +32,6 @@ struct Bias {
     scale: f64,
     /// `[out]`, or `[experts, out]`.
     values: Vec<f32>,
-}
-
-/// A factor as it is stored, with the steps from an expert, a rank and a place along its width to
-/// the next.
-struct Strided {
-    values: Vec<f32>,
-    steps: [usize; 3],
 }
 
 impl Addends {
@@ -50,7 +42,7 @@ impl Addends {
             None => {}
             Some(Merge::Matrix(changes)) => {
                 for new in &changes.rows {
-                    let values = values(&new.weight, files)?;
+                    let values = read_values(&new.weight, files)?;
                     let rows = values.chunks(new.weight.shape[1] as usize).map(<[f32]>::to_vec);
                     addends.rows.extend(new.places.iter().copied().zip(rows));
                 }
@@ -59,7 +51,7 @@ impl Addends {
             }
             Some(Merge::Bias(changes)) => {
                 let biases = changes.terms.iter().filter_map(|term| {
-                    let values = values(term.bias.as_ref()?, files);
+                    let values = read_values(term.bias.as_ref()?, files);
                     Some(values.map(|values| Bias { rows: term.rows, scale: term.scale, values }))
                 });
                 addends.biases = biases.collect::<Result<_>>()?;
@@ -95,26 +87,21 @@ impl Addends {
 }
 
 impl Term {
-    fn read(LowRank { rows, scale, a, b, .. }: &LowRank, files: &mut FileCache) -> Result<Self> {
-        let shape = &a.weight.shape;
-        let rank = match a.axes {
-            FactorAxes::RankWidth => shape[shape.len() - 2],
-            FactorAxes::WidthRank => shape[shape.len() - 1],
-            FactorAxes::WidthRankExperts => shape[1],
-        };
-        let [a, b] = [Strided::read(a, files)?, Strided::read(b, files)?];
-        Ok(Self { rows: *rows, scale: *scale, rank: rank as usize, a, b })
+    fn read(term: &LowRank, files: &mut FileCache) -> Result<Self> {
+        let [a, b] = [&term.a, &term.b].map(|it| FactorValues::read(it, files));
+        let rank = term.a.sides()[0] as usize;
+        Ok(Self { rows: term.rows, scale: term.scale, rank, a: a?, b: b? })
     }
 
     /// Adds to rows `[.., in]` of an expert's matrix, of which `first` is the first.
     fn add(&self, expert: usize, first: u64, inn: usize, values: &mut [f64]) {
         let a: Vec<Vec<f64>> = (0..self.rank)
-            .map(|rank| (0..inn).map(|at| self.a.get(expert, rank, at)).collect())
+            .map(|rank| (0..inn).map(|at| self.a.get(expert, rank, at).into()).collect())
             .collect();
         for (at, row) in (first as usize..).zip(values.chunks_mut(inn)) {
             let Some(at) = self.rows.index(at) else { continue };
             for (rank, a) in a.iter().enumerate() {
-                let factor = self.scale * self.b.get(expert, rank, at);
+                let factor = self.scale * f64::from(self.b.get(expert, rank, at));
                 row.iter_mut().zip(a).for_each(|(value, a)| *value += factor * a);
             }
         }
@@ -132,41 +119,6 @@ impl Bias {
             }
         }
     }
-}
-
-impl Strided {
-    fn read(Factor { weight, axes }: &Factor, files: &mut FileCache) -> Result<Self> {
-        let shape: Vec<usize> = weight.shape.iter().map(|size| *size as usize).collect();
-        let [.., rows, columns] = shape[..] else { unreachable!("a factor has two axes") };
-        // All experts share a factor without an axis for them.
-        let expert = if shape.len() == 3 { rows * columns } else { 0 };
-        let steps = match axes {
-            FactorAxes::RankWidth => [expert, columns, 1],
-            FactorAxes::WidthRank => [expert, 1, columns],
-            FactorAxes::WidthRankExperts => [1, columns, rows * columns],
-        };
-        Ok(Self { values: values(weight, files)?, steps })
-    }
-
-    fn get(&self, expert: usize, rank: usize, at: usize) -> f64 {
-        let [experts, ranks, width] = self.steps;
-        self.values[expert * experts + rank * ranks + at * width].into()
-    }
-}
-
-impl Rows {
-    /// The place of a matrix's row among these.
-    fn index(self, row: usize) -> Option<usize> {
-        match self {
-            Self::All => Some(row),
-            Self::Even => row.is_multiple_of(2).then_some(row / 2),
-            Self::Odd => (row % 2 == 1).then_some(row / 2),
-        }
-    }
-}
-
-fn values(weight: &Weight, files: &mut FileCache) -> Result<Vec<f32>> {
-    Ok(decode(weight.dtype, &read_range(weight, files, 0..weight.bytes())?))
 }
 
 /// The values of some rows of one matrix as they are.
@@ -194,20 +146,6 @@ fn stored(conversion: &Conversion, rows: &Range<u64>, files: &mut FileCache) -> 
         }
         _ => {}
     }
-    let mut values = vec![0.0; ((rows.end - rows.start) * inn) as usize];
-    conversion.each_blocks(rows, files, |at, blocks| {
-        let (all, _) = values.as_chunks_mut::<BLOCK_LENGTH>();
-        let places = &mut all[at..][..blocks.len()];
-        match blocks {
-            SourceBlocks::Mxfp4(blocks) => {
-                let blocks = blocks.iter().map(|block| mxfp4::dequantize(&block).map(f64::from));
-                places.iter_mut().zip(blocks).for_each(|(place, block)| *place = block);
-            }
-            SourceBlocks::Floats(blocks) => {
-                let blocks = blocks.iter().map(|block| block.map(f64::from));
-                places.iter_mut().zip(blocks).for_each(|(place, block)| *place = block);
-            }
-        }
-    })?;
-    Ok(values)
+    let blocks = conversion.values(rows, files)?;
+    Ok(blocks.as_flattened().iter().map(|value| f64::from(*value)).collect())
 }
