@@ -1,7 +1,7 @@
 //! Checks without a base: whether tensors fit each other and the config, and whether something is
 //! missing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::{AdapterFile, Parts};
 use super::names::{Module, ModuleForm, Part, of_base};
@@ -102,19 +102,20 @@ impl AdapterFile {
     fn missing(&self, layers: Option<usize>) -> Option<String> {
         let own = || self.modules.keys().filter_map(|it| it.layer).max().map_or(0, |it| it + 1);
         let there: BTreeSet<&str> = self.modules.keys().map(|it| &*it.path).collect();
-        let mut lacks = BTreeSet::new();
+        // A module may have several names.
+        let mut lacks = BTreeMap::new();
         for (layer, name, path, form) in of_base(layers.unwrap_or_else(own)) {
             let is_there = there.contains(&*path)
                 || ["gate", "up"].iter().any(|it| there.contains(&*path.replace("gate_up", it)));
             if !is_there && self.config.names(&name, layer, form) {
-                lacks.insert(name);
+                lacks.entry(path).or_insert(name);
             }
         }
         (!lacks.is_empty()).then(|| {
             format!(
                 "`{}` has nothing for {}, which its {ADAPTER_CONFIG} names; these stay as they are in the base, as in PEFT: use the whole file and the base that it was trained on{}, unless this is meant",
                 self.weights.display(),
-                listed(lacks.iter()),
+                listed(lacks.values()),
                 self.config.named_base()
             )
         })

@@ -17,7 +17,9 @@ use crate::files::json::{self, OrderedObject};
 
 /// Keys that leave what an adapter computes as it is.
 const HARMLESS: &[Group] = &[
-    any_value("who wrote the file", &["auto_mapping", "revision", "task_type"]),
+    any_value("who wrote the file", &["auto_mapping", "revision"]),
+    // Other tasks are refused before.
+    any_value("what the model is for", &["task_type"]),
     any_value("which program runs it", &["runtime_config", "inference_mode"]),
     // PEFT shortens the lists: the names of the tensors say it.
     any_value("which modules are adapted", &["target_modules", "exclude_modules"]),
@@ -55,6 +57,12 @@ const NO_MERGE: &str = "PEFT cannot merge it either: train a LoRA adapter withou
 const PROMPT_METHODS: [&str; 4] = ["PROMPT", "P_TUNING", "PREFIX_TUNING", "CPT"];
 const NO_EXPORT: &str =
     "it adds learned values to prompts, which no weights can hold; train a LoRA adapter instead";
+/// Values of `peft_type` for a mixture of adapters.
+const MIXTURES: [&str; 2] = ["XLORA", "POLY"];
+const NO_MIXTURE: &str = "it mixes adapters anew for each text, which no weights can hold; export one of these adapters, or train a LoRA adapter instead";
+
+/// Values of `task_type` for models with another head.
+const OTHER_TASKS: [&str; 3] = ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"];
 
 /// Keys of mlx-lm's configs, and of no others.
 const MLX_KEYS: [&str; 2] = ["fine_tune_type", "lora_parameters"];
@@ -167,7 +175,7 @@ impl AdapterConfig {
 
     /// Whether PEFT adapts or saves a module of this name and form, by what the config says.
     pub fn names(&self, name: &str, layer: Option<usize>, form: ModuleForm) -> bool {
-        let Self { targets, excluded, saved, layers, .. } = self;
+        let Self { targets, excluded, layers, .. } = self;
         let is_layer = |it: &Value| it.as_u64() == layer.map(|layer| layer as u64);
         let in_layers = match layers {
             Value::Array(list) => list.is_empty() || list.iter().any(is_layer),
@@ -176,10 +184,16 @@ impl AdapterConfig {
         };
         let is_target = || has_name(targets, name) && !has_name(excluded, name) && in_layers;
         match form {
-            ModuleForm::Wrapped(_) => self.adapts_parameter(name),
-            ModuleForm::Vector => has_name(saved, name),
-            _ => has_name(saved, name) || is_target(),
+            ModuleForm::Wrapped(_) => self.adapts_parameter(name) || self.saves(name),
+            ModuleForm::Vector => self.saves(name),
+            _ => self.saves(name) || is_target(),
         }
+    }
+
+    /// Whether the config says that a module or parameter, or one that contains it, is stored as a whole.
+    pub fn saves(&self, name: &str) -> bool {
+        let ends = name.match_indices('.').map(|(at, _)| at).chain([name.len()]);
+        ends.into_iter().any(|end| has_name(&self.saved, &name[..end]))
     }
 
     /// `s` in `W + s·B·A`: `alpha / r`, with `use_rslora` `alpha / √r`, for a module with
@@ -279,9 +293,16 @@ pub fn refuse_other_methods(path: &Path) -> Result<()> {
         let what = match (is_slip, is_of_prompts) {
             (true, _) => "write it in capitals",
             (_, true) => NO_EXPORT,
+            _ if MIXTURES.iter().any(|it| kind == it) => NO_MIXTURE,
             _ => MERGE_ADAPTER,
         };
         errors.push(err!("`{file}`: key `peft_type` must be \"LORA\", found {kind}: {what}"));
+    }
+    if let Some(task) = keys.get("task_type").filter(|task| OTHER_TASKS.iter().any(|it| task == it))
+    {
+        errors.push(err!(
+            "`{file}`: key `task_type` is {task}: the adapter is for a model with another head, and only language models can be exported"
+        ));
     }
     let is_set = |key| keys.get(key).is_some_and(|value| !is_off(value));
     errors.extend(METHODS.into_iter().filter(|(key, ..)| is_set(key)).map(

@@ -1,6 +1,6 @@
 //! An adapter's folder: its tensors by the modules that they adapt, before there is a base.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::path::{Path, PathBuf};
 
@@ -8,8 +8,8 @@ use super::config::{AdapterConfig, refuse_other_methods};
 use super::names::{Module, ModuleForm, PARAMETERS, Part, as_saved, place};
 use crate::checkpoint::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, IgnoredNames, adapter_without_config, below, choice,
-    is_adapter, is_checkpoint, is_ignored, matches, nearest, other_adapter_file, patterns,
-    refuse_other_format, renamed_adapter_file,
+    folder_on_hub, is_adapter, is_checkpoint, is_ignored, matches, nearest, other_adapter_file,
+    patterns, refuse_other_format, renamed_adapter_file,
 };
 use crate::container::{Header, StoredTensor};
 use crate::display::{also, listed, plural};
@@ -18,7 +18,7 @@ use crate::files::foreign::{MERGE_ADAPTER, NOT_GATHERED};
 use crate::files::parent_dir;
 use crate::onnx::ADAPTER_EXTENSION;
 use crate::progress::Silent;
-use crate::weights::{ElementKind, FileCache, Weight, require_finite};
+use crate::weights::{ElementKind, FileCache, Weight, has_equal_values, require_finite};
 
 /// An adapter of which the config and the header have been read.
 #[derive(Debug, Default)]
@@ -54,8 +54,8 @@ impl AdapterFile {
         let [config, weights] = locate(path)?;
         refuse_other_methods(&config)?;
         let config = AdapterConfig::read(&config, &ignored.config_keys);
-        let base = config.as_ref().ok().and_then(|(config, _)| config.base.as_deref());
-        let modules = read_modules(&weights, &ignored.tensors, base);
+        let read = config.as_ref().ok().map(|(config, _)| config);
+        let modules = read_modules(&weights, &ignored.tensors, read);
         let ((config, keys), (modules, tensors)) = Error::both(config, modules)?;
         let of_adapters = [keys.of_adapters, tensors.of_adapters].concat();
         let ignored = IgnoredNames { of_adapters, tensors: tensors.tensors, ..keys }.by(ignored);
@@ -151,7 +151,8 @@ fn locate(path: &Path) -> Result<[PathBuf; 2]> {
     }
     ensure!(
         folder.is_dir(),
-        "there is no folder `{shown}`; an adapter is a folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
+        "there is no folder `{shown}`; an adapter is a folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}, or owner/name of a repository on the hub{}",
+        folder_on_hub(folder)
     );
     let is_missing = |file: &Path| file.symlink_metadata().is_err();
     let is_whole = is_checkpoint(folder);
@@ -186,11 +187,11 @@ fn elsewhere(folder: &Path) -> String {
 fn read_modules(
     path: &Path,
     ignored: &[String],
-    base: Option<&str>,
+    config: Option<&AdapterConfig>,
 ) -> Result<(BTreeMap<Module, Parts>, IgnoredNames)> {
     let shown = path.display();
     let (mut modules, mut unknown) = (BTreeMap::<_, Parts>::new(), Vec::new());
-    let tensors = Header::read(path)?.tensors;
+    let tensors = without_copies(path, Header::read(path)?.tensors)?;
     let names: Vec<String> = tensors.iter().map(|it| it.name.clone()).collect();
     for tensor in tensors {
         let name = tensor.name.clone();
@@ -223,10 +224,11 @@ fn read_modules(
         !names.is_empty(),
         "`{shown}` holds no tensors: use the file that was saved after training"
     );
-    refuse_base(path, &names, &unknown)?;
+    refuse_base(path, &names, &unknown, config)?;
     refuse_other_names(path, &unknown)?;
     let (unsupported, foreign): (Vec<String>, _) = unknown.into_iter().partition(|it| adapts(it));
     let mut errors = Vec::from_iter(unsupported_ways(path, &unsupported));
+    let base = config.and_then(|config| config.base.as_deref());
     errors.extend(misplaced(path, &foreign, &names, base));
     errors.extend(unpaired(path, &modules));
     Error::all(errors)?;
@@ -236,15 +238,52 @@ fn read_modules(
 /// What to do about a file without a module of a GPT-OSS model.
 const NO_ADAPTER: &str = "use an adapter of this base, as save_pretrained of PEFT writes it";
 /// Parts of the names of what is trained.
-const TRAINED: [&str; 3] = ["lora_", ".modules_to_save.", "trainable_tokens_delta"];
+const TRAINED: [&str; 3] = ["lora_", SAVED, "trainable_tokens_delta"];
+/// Parts of the names that PEFT gives what it saves as a whole, and what that replaces.
+const SAVED: &str = ".modules_to_save.";
+const OF_BASE_ITSELF: &str = ".original_module.";
 /// Parts of the names of weights of a base that no adapter has.
-const OF_BASE: [&str; 4] = [".mlp.experts.", ".mlp.mlp1_", ".mlp.mlp2_", ".original_module."];
+const OF_BASE: [&str; 4] = [".mlp.experts.", ".mlp.mlp1_", ".mlp.mlp2_", OF_BASE_ITSELF];
+
+/// Leaves out what PEFT writes beside an embedding or lm_head that it saves as a whole: a copy of it, and
+/// the base's.
+fn without_copies(path: &Path, mut tensors: Vec<StoredTensor>) -> Result<Vec<StoredTensor>> {
+    let by_name: HashMap<String, StoredTensor> =
+        tensors.iter().map(|it| (it.name.clone(), it.clone())).collect();
+    let saved = |it: &StoredTensor, mark| by_name.get(&it.name.replace(mark, "."));
+    for copy in tensors.iter().filter(|it| it.name.contains(SAVED)) {
+        let Some(saved) = saved(copy, SAVED) else { continue };
+        let [one, other] = [saved, copy].map(|it| it.clone().into());
+        ensure!(
+            has_equal_values(&one, &other, &mut FileCache::default(), &Silent)?,
+            "`{}` holds `{}` and `{}` with other values, of which one must be a copy: save the adapter again",
+            path.display(),
+            saved.name,
+            copy.name
+        );
+    }
+    tensors.retain(|it| {
+        let is_copy = |mark| it.name.contains(mark) && saved(it, mark).is_some();
+        !is_copy(SAVED) && !is_copy(OF_BASE_ITSELF)
+    });
+    Ok(tensors)
+}
 
 /// Refuses a whole model, and a state dict with the weights of the base.
-fn refuse_base(path: &Path, names: &[String], unknown: &[String]) -> Result<()> {
+fn refuse_base(
+    path: &Path,
+    names: &[String],
+    unknown: &[String],
+    config: Option<&AdapterConfig>,
+) -> Result<()> {
     let is_of_base = |name: &&String| !TRAINED.iter().any(|it| name.contains(it));
     let is_known = |name: &&String| is_of_base(name) && OF_BASE.iter().any(|it| name.contains(it));
     let Some(example) = unknown.iter().find(is_known) else { return Ok(()) };
+    ensure!(
+        example.contains(OF_BASE_ITSELF) || !config.is_some_and(|it| it.saves(example)),
+        "`{}` replaces experts as a whole, with `{example}`, as key `modules_to_save` of its {ADAPTER_CONFIG} says, which is not supported: {MERGE_ADAPTER}",
+        path.display()
+    );
     let ([of_base, all], path) =
         ([names.iter().filter(is_of_base).count(), names.len()], path.display());
     ensure!(

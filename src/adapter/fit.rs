@@ -267,7 +267,12 @@ impl Fit<'_> {
             && sizes.all(|(expected, found)| expected == found || *expected == vocabulary);
         Err(if is_resized {
             format!(
-                "`{name}` has shape {shape:?}, and the base has a vocabulary of {vocabulary}, which an adapter cannot resize: {MERGE_ADAPTER}"
+                "`{name}` has shape {shape:?}, and the base has a vocabulary of {vocabulary}, which an adapter cannot resize: call resize_token_embeddings({}) of transformers on the base, load the adapter onto it, merge it (merge_and_unload of PEFT, then save_pretrained) and export the result",
+                shape
+                    .iter()
+                    .zip(expected)
+                    .find(|(_, it)| **it == vocabulary)
+                    .map_or(vocabulary, |(found, _)| *found)
             )
         } else {
             self.of_another_base(format!(

@@ -18,6 +18,7 @@ const MIXTRAL: [(&str, &str); 3] = [("w1", "gate_proj"), ("w3", "up_proj"), ("w2
 
 /// What makes all lacking tensors of the found ones.
 const RENAME: &str = "rename these to those";
+const RENAME_AND_TRANSPOSE: &str = "rename these to those and save them with the axes in that order, square matrices too, whose shapes do not tell it";
 const RENAME_SOME: &str =
     "rename these to those of equal size, and leave out the others if the model does not use them";
 
@@ -78,7 +79,10 @@ impl Unmatched<'_> {
         if !self.lacking.iter().any(|it| is_of_experts(it)) {
             return None;
         }
-        let renamed = self.unknown.keys().find_map(|name| as_in_layout(name))?;
+        let named: Vec<String> =
+            self.unknown.keys().filter_map(|name| as_in_layout(name)).collect();
+        let has = |(_, to): &(_, &str)| named.iter().any(|it| it.contains(to));
+        let renamed = named.first().filter(|_| MIXTRAL.iter().all(has))?;
         let found = self.take_unknown(|name, _| as_in_layout(name).is_some());
         self.lacking.retain(|it| !is_of_experts(it));
         Some(err!(
@@ -101,7 +105,7 @@ impl Unmatched<'_> {
         let change = change(&lacking, &found);
         let shown = shaped(lacking.iter().map(|it| (self.full(it), &it.shape[..])).collect());
         let stand_ins = shaped(found.iter().map(|it| (it.name.clone(), &it.shape[..])).collect());
-        let is_whole = [RENAME, RENAME_SOME].contains(&change);
+        let is_whole = [RENAME, RENAME_AND_TRANSPOSE, RENAME_SOME].contains(&change);
         let lacks_biases = lacking.iter().any(|it| is_attention_bias(&it.name))
             && !self.tensors.wanted().any(is_attention_bias);
         let biases = if lacks_biases && !is_whole {
@@ -186,9 +190,16 @@ fn change(lacking: &[&Missing], found: &[&StoredTensor]) -> &'static str {
     found.iter().for_each(|it| *more.entry(size(&it.shape)).or_default() -= 1);
     let [some_lacking, some_found] =
         [1, -1].map(|sign| more.values().any(|count| count.signum() == sign));
+    let [mut expected, mut there] = [
+        lacking.iter().map(|it| &it.shape).collect::<Vec<_>>(),
+        found.iter().map(|it| &it.shape).collect(),
+    ];
+    expected.sort_unstable();
+    there.sort_unstable();
     let elements: i128 = more.iter().map(|(size, count)| size * count).sum();
     match (some_lacking, some_found) {
-        (false, false) => RENAME,
+        (false, false) if expected == there => RENAME,
+        (false, false) => RENAME_AND_TRANSPOSE,
         (true, false) => "rename these to those of equal size, and add the others",
         (false, true) => RENAME_SOME,
         _ if elements != 0 => {

@@ -42,8 +42,8 @@ pub use similar::most_like;
 pub use staged::StagedModel;
 pub use suggest::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, adapter_without_config, choice, did_you_mean,
-    enclosing, find_format, identify, is_adapter, is_checkpoint, is_safetensors, names,
-    other_adapter_file, refuse_file as refuse_unsupported, refuse_other_format,
+    enclosing, find_format, folder_on_hub, identify, is_adapter, is_checkpoint, is_safetensors,
+    names, other_adapter_file, refuse_file as refuse_unsupported, refuse_other_format,
     renamed_adapter_file, similar_dir,
 };
 use tensors::Tensors;

@@ -1,6 +1,7 @@
 //! Paths that are no checkpoint: refusals that name what was found, and what to use instead.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
@@ -314,6 +315,19 @@ pub fn choice(folders: &[&Path], what: &str) -> Option<String> {
     Some(format!("several folders in it hold {what}s, {several}: choose one{last}"))
 }
 
+/// The end of a sentence about a path that may be meant for a folder of a repository: how to write it.
+pub fn folder_on_hub(path: &Path) -> String {
+    let parts: Option<Vec<&str>> = path.iter().map(OsStr::to_str).collect();
+    match parts.as_deref() {
+        Some([owner, name, folder @ ..])
+            if !folder.is_empty() && !Path::new(owner).exists() && !name.contains('@') =>
+        {
+            format!("; a folder of one is hf:{owner}/{name}/{}", folder.join("/"))
+        }
+        _ => String::new(),
+    }
+}
+
 /// The error for a checkpoint's path that is not a folder.
 pub fn not_a_folder(path: &Path) -> Error {
     let shown = path.display();
@@ -325,7 +339,8 @@ pub fn not_a_folder(path: &Path) -> Error {
         }
         let similar = did_you_mean(path);
         return err!(
-            "there is no folder `{shown}`{similar}; a checkpoint is a folder with {CONFIG}, or owner/name of a repository on the hub"
+            "there is no folder `{shown}`{similar}; a checkpoint is a folder with {CONFIG}, or owner/name of a repository on the hub{}",
+            folder_on_hub(path)
         );
     }
     refuse_file(path).unwrap_or_else(|| {

@@ -41,8 +41,8 @@ pub struct Export {
     ///
     /// The folder holds config.json and SafeTensors files, in OpenAI's layout or one of
     /// Hugging Face's. A repository may have a revision and a folder:
-    /// owner/name@revision/folder. With the prefix hf:, or as the address of its page
-    /// (https://huggingface.co/owner/name), it is never taken for a local path.
+    /// owner/name@revision/folder. With the prefix hf: (hf:owner/name/folder), or as the address of its
+    /// page (https://huggingface.co/owner/name), it is never taken for a local path.
     #[arg(help_heading = SOURCE, long, value_name = "DIR|REPO", group = "origin")]
     checkpoint: Option<PathBuf>,
     /// Weights file staged by --save-weights, instead of a checkpoint

@@ -33,7 +33,8 @@ impl Place<'_> {
         let is_certain = named.is_some() || address.is_some();
         let for_hub = if is_certain { Some("hf:") } else { self.for_hub };
         let exists = there && !is_certain;
-        let name = address.or_else(|| RepoPath::parse(named.unwrap_or(text)));
+        let name = address
+            .or_else(|| named.map_or_else(|| RepoPath::parse(text), RepoPath::parse_certain));
         let Some(name) = name.filter(|name| !exists || is_target(name)) else {
             let Some(for_hub) = for_hub else { return Ok(None) };
             bail!(

@@ -86,7 +86,7 @@ const KNOWN: [Foreign; 56] = [
         .bytes(&[b"gguf"])
         .of_adapter("use the adapter that it was converted from"),
     of("GGML, llama.cpp's former format", USE_SOURCE).bytes(&[b"ggml"]),
-    of("Ollama's store of models, in GGUF", USE_SOURCE).files("manifests+blobs"),
+    of("Ollama's store of models, in GGUF", USE_SOURCE).files("manifests+blobs sha256-*"),
     of("OpenVINO's format", USE_SOURCE).files("openvino_*.bin openvino_*.xml *.bin+model.xml"),
     of("CTranslate2's format", USE_SOURCE)
         .files("model.bin+vocabulary.* model.bin+shared_vocabulary.*"),

@@ -25,6 +25,15 @@ impl RepoPath {
     /// Parses a name, `None` for any other text. Without a revision, `original` is the only
     /// accepted folder, because other texts may be local paths.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::parse_folder(text, |folder| ["", "original"].contains(&folder))
+    }
+
+    /// Parses a name that is certainly none of a local path, so that it may have any folder.
+    pub fn parse_certain(text: &str) -> Option<Self> {
+        Self::parse_folder(text, |_| true)
+    }
+
+    fn parse_folder(text: &str, is_certain: impl Fn(&str) -> bool) -> Option<Self> {
         let (owner, rest) = text.trim_end_matches('/').split_once('/')?;
         let end = rest.find(['@', '/']).unwrap_or(rest.len());
         let (name, rest) = rest.split_at(end);
@@ -41,7 +50,7 @@ impl RepoPath {
         let folder = folder.strip_prefix('/').unwrap_or(folder);
         let named = is_name(owner) && is_name(name) && !revision.is_empty();
         let folders = folder.is_empty() || folder.split('/').all(is_name);
-        let certain = rest.starts_with('@') || matches!(folder, "" | "original");
+        let certain = rest.starts_with('@') || is_certain(folder);
         (named && folders && certain && revision.split('/').all(is_name)).then(|| Self {
             repository: format!("{owner}/{name}"),
             revision: revision.to_owned(),
@@ -53,7 +62,7 @@ impl RepoPath {
     /// for any other text.
     pub fn from_address(text: &str) -> Option<Self> {
         if let Some(name) = text.strip_prefix("hf://") {
-            return Self::parse(name);
+            return Self::parse_certain(name);
         }
         let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
         // A user, and maybe a password, before the host.

@@ -24,6 +24,7 @@ ADAPTERS = {
     "one-parameter": {"target_modules": ["o_proj"], "target_parameters": ["0.mlp.experts.gate_up_proj"]},
     "router-head": {"target_modules": ["lm_head"], "target_parameters": ["mlp.router.weight"]},
     "whole-modules": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "input_layernorm"]},
+    "saved-embeddings": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
     "tokens": {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [5, 42], "lm_head": [7]}},
     "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
     "biases": {"target_modules": ["q_proj", "o_proj"], "bias": "lora_only", "lora_bias": True},
@@ -45,7 +46,8 @@ def main():
             ids = torch.randint(0, model.config.vocab_size, (2, 40))
             logits = model(input_ids=ids).logits
         folder = target / name
-        model.save_pretrained(folder)
+        # By itself PEFT does so for a vocabulary that was resized.
+        model.save_pretrained(folder, save_embedding_layers=True if name == "saved-embeddings" else "auto")
         files = {"folder": folder, "ids": target / f"{name}.ids.npy", "logits": target / f"{name}.npy"}
         np.save(files["ids"], ids.numpy())
         np.save(files["logits"], logits.numpy())

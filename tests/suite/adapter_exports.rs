@@ -185,7 +185,7 @@ fn refuses_adapters_that_cannot_be_added() {
         experts=half | the weight `half` is not a number: write experts=0.7
         experts=0,5 | the weight `0,5` is not a number: write experts=0.5
         x=experts=0,5 | the weight `0,5` is not a number: write x=experts=0.5
-        nowhere=half | there is no folder `nowhere=half`; an adapter is a folder with adapter_config.json and adapter_model.safetensors
+        nowhere=half | there is no folder `nowhere=half`; an adapter is a folder with adapter_config.json and adapter_model.safetensors, or owner/name of a repository on the hub
         nowhere=0.5 | there is no folder `nowhere`
         experts/adapter | there is no folder `experts/adapter`; for the repository on the hub, pass --adapter hf:experts/adapter
         a=2=0.5 | `a=2/adapter_model.safetensors` replaces values of `embedding`, and a weight multiplies only what an adapter adds: give it the weight 1, found 0.5

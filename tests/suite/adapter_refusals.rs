@@ -19,6 +19,8 @@ use crate::support::{
 fn refuses_configs_of_other_methods_and_wrong_values() {
     let table = r#"peft_type | "IA3" | key `peft_type` must be "LORA", found "IA3": merge it into its base model (merge_and_unload
         peft_type | "ADALORA" | must be "LORA", found "ADALORA"
+        peft_type | "XLORA" | it mixes adapters anew for each text, which no weights can hold; export one of these adapters, or train
+        task_type | "SEQ_CLS" | key `task_type` is "SEQ_CLS": the adapter is for a model with another head, and only language models can be exported
         peft_type | "lora" | must be "LORA", found "lora": write it in capitals
         lora_parameters | {"rank": 4} | adapter_config.json` is mlx-lm's config of an adapter, with the key `lora_parameters`: merge it into its base model with mlx_lm.fuse
         use_dora | true | key `use_dora` is set: DoRA scales the rows of the adapted matrices, which is not supported; merge it into
@@ -189,7 +191,7 @@ fn refuses_tensors_that_do_not_fit() {
         attention | rename base_model.model. base_model.model.base_model.model. | or rename `base_model.model.base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`, and the 23 others alike
         whole-modules | rename lm_head.weight lm_head.modules_to_save.default.weight | or rename `base_model.model.lm_head.modules_to_save.default.weight` to `base_model.model.lm_head.weight`
         tokens | rename tokens_delta tokens_delta.default | or rename `base_model.model.lm_head.token_adapter.trainable_tokens_delta.default` to `base_model.model.lm_head.token_adapter.trainable_tokens_delta`, and the 1 other alike
-        whole-modules | copy lm_head.weight lm_head.original_module.weight | holds weights of its base model too, in
+        whole-modules | rename lm_head.weight lm_head.original_module.weight | holds weights of its base model too, in
         embedding | rename embedding_A embedding_A.mine | or rename `base_model.model.model.embed_tokens.lora_embedding_A.mine` to `base_model.model.model.embed_tokens.lora_embedding_A`
         attention | rename base_model. module.base_model. | or rename `module.base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`, and the 23 others
         attention | rename self_attn _fsdp_wrapped_module._checkpoint_wrapped_module.self_attn | or rename `base_model.model.model.layers.0._fsdp_wrapped_module._checkpoint_wrapped_module.self_attn.k_proj.lora_A.weight` to `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`
@@ -208,8 +210,8 @@ fn refuses_tensors_that_do_not_fit() {
         attention | rename q_proj.lora_A.weight q_proj.lora_magnitude_vector | q_proj.lora_magnitude_vector`: merge it into
         attention | rename self_attn.q_proj mlp.experts.gate_up_proj | gate_up_proj.lora_A.weight` (its config names the base `tiny-hf-bf16`): use
         embedding | rename lora_embedding_A lora_A.weight | embed_tokens.lora_A.weight`: merge it into
-        whole-modules | shape lm_head.weight 330 96 | `base_model.model.lm_head.weight` has shape [330, 96], and the base has a vocabulary of 320, which an adapter cannot resize: merge it
-        embedding | shape lora_embedding_A 2 384 | has shape [2, 384], and the base has a vocabulary of 320
+        whole-modules | shape lm_head.weight 330 96 | `base_model.model.lm_head.weight` has shape [330, 96], and the base has a vocabulary of 320, which an adapter cannot resize: call resize_token_embeddings(330) of transformers on the base, load the adapter onto it, merge it
+        embedding | shape lora_embedding_A 2 384 | has shape [2, 384], and the base has a vocabulary of 320, which an adapter cannot resize: call resize_token_embeddings(384)
         router-head | shape lm_head.lora_B.weight 384 4 | has shape [384, 4], and the base has a vocabulary of 320
         whole-modules | rename mlp.router.bias mlp.router.gain | mlp.router.gain`; use
         whole-modules | rename lm_head.weight lm_head.bias | the given base has no bias that `base_model.model.lm_head.bias` could replace; give the base

@@ -4,7 +4,7 @@
 use safetensors::Dtype;
 
 use crate::layout_fixtures::{Tensors, edit_tensors, in_folder, rows};
-use crate::support::{assert_contains, assert_ends, cases};
+use crate::support::{Home, assert_contains, assert_ends, cases};
 use crate::tensor_problems::{Choice, advised, export, fingerprint, rename, with};
 
 type Renaming = (&'static str, &'static str);
@@ -193,6 +193,30 @@ fn other_ways_to_split_experts_are_told_from_needless_tensors() {
         tensors.insert("model.layers.1.self_attn.gain".to_owned(), norm);
     });
     assert_ends(&home.refusal("m", &[]), "; pass --ignore-tensor model.layers.1.self_attn.gain");
+}
+
+/// Experts as `[experts, out, in]`, under another program's names or none: who transposes the others is
+/// told of the square ones.
+#[test]
+fn square_matrices_are_transposed_with_the_others() {
+    let home = Home::with("tiny-square");
+    edit_tensors(&home.checkpoint(), |tensors| {
+        tensors.retain(|name, _| !name.ends_with("_blocks") && !name.ends_with("_scales"));
+        for layer in 0..2 {
+            for (name, rows) in [("gate_up_proj", 192), ("down_proj", 96)] {
+                let tensor = (Dtype::BF16, vec![8, rows, 96], vec![0x3c; 2 * 8 * rows * 96]);
+                tensors.insert(format!("model.layers.{layer}.mlp.experts.{name}"), tensor);
+            }
+        }
+    });
+    let expected = "2 tensors, such as `model.layers.0.mlp.experts.gate_up_proj`, must have shape [8, 96, 192] (from the config), found [8, 192, 96]: save with the axes in that order, and `down_proj` too, whose square shape does not tell it";
+    assert_ends(&home.refusal("m", &[]), expected);
+    edit_tensors(&home.checkpoint(), |tensors| {
+        rename(tensors, "gate_up_proj", "w13");
+        rename(tensors, "down_proj", "w2");
+    });
+    let expected = ": rename these to those and save them with the axes in that order, square matrices too, whose shapes do not tell it; gate and up alternate in a tensor of both";
+    assert_ends(&home.refusal("m", &[]), expected);
 }
 
 /// Sizes tell what is to be done to tensors, not how many there are.

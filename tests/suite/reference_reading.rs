@@ -17,7 +17,6 @@ use crate::layout_fixtures::{
 use crate::reference::{error, ids, open};
 use crate::reference_refusals::refusal;
 use crate::support::{Home, assert_contains, edit_json, export, fixture, read_json, stage_args};
-use crate::tensor_problems::renamed;
 
 type Edit = fn(&mut Value);
 

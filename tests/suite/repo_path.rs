@@ -22,6 +22,10 @@ fn parses_names() {
         assert_eq!(found.to_string(), text);
     }
     assert_eq!(RepoPath::parse("a/b/").unwrap().to_string(), "a/b");
+    // It may be a local path.
+    assert_eq!(RepoPath::parse("a/b/step/5"), None);
+    let found = RepoPath::parse_certain("a/b/step/5").unwrap();
+    assert_eq!([&*found.repository, &found.revision, &found.folder], ["a/b", "main", "step/5"]);
 }
 
 #[test]

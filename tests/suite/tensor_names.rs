@@ -6,9 +6,11 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::inspect::inspect;
-use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout, tiny, write_shards};
-use crate::support::{Home, assert_contains, assert_ends, cases, fixture, read_json};
-use crate::tensor_problems::{fingerprint, rename, renamed, with};
+use crate::layout_fixtures::{
+    Tensors, config, home, in_folder, in_layout, renamed, tiny, write_shards,
+};
+use crate::support::{Home, assert_contains, assert_ends, cases, fixture, open, read_json};
+use crate::tensor_problems::{fingerprint, rename, with};
 
 fn config_of(layout: &str) -> Value {
     if ["numbers", "tiny"].contains(&layout) {
@@ -37,7 +39,7 @@ fn prefix_of_all_names_is_left_out() {
         tiny | model.
         numbers | transformer.model.";
     for [layout, prefix] in cases(table) {
-        let tensors = renamed(tensors_of(layout), |name| format!("{prefix}{name}"));
+        let tensors = renamed(&tensors_of(layout), |name| format!("{prefix}{name}"));
         let expected = fingerprint(&home(&config_of(layout), &tensors_of(layout)));
         let whole = home(&config_of(layout), &tensors);
         assert_eq!(fingerprint(&whole), expected, "{layout} {prefix}");
@@ -56,14 +58,14 @@ fn prefix_of_all_names_is_left_out() {
         assert_eq!(stored, tensors.keys().map(String::as_str).collect());
     }
     // What else is under it.
-    let mut tensors = renamed(in_layout("hf"), |name| format!("module.{name}"));
+    let mut tensors = renamed(&in_layout("hf"), |name| format!("module.{name}"));
     tensors.insert("module.aux.layers.0.w".to_owned(), tensors["module.lm_head.weight"].clone());
     let more = home(&config(), &tensors);
     assert_contains(&more.refusal("m", &[]), "MXFP4 experts: `module.aux.layers.0.w`; ignore");
     more.export("m", &["--ignore-tensor", "module.aux.*"]);
     // Some files lack `model.` behind it.
     let rename = |name: &str| format!("module.{}", name.trim_start_matches("model."));
-    let short = home(&config(), &renamed(in_layout("hf"), rename));
+    let short = home(&config(), &renamed(&in_layout("hf"), rename));
     assert_eq!(fingerprint(&short), fingerprint(&in_folder("hf")));
 }
 
@@ -78,7 +80,7 @@ fn wrappers_within_names_are_left_out() {
         norm. | norm._orig_mod. | `_orig_mod` (torch.compile)";
     for [from, to, said] in cases(table) {
         for layout in ["hf", "bf16", "linears", "tiny"] {
-            let tensors = renamed(tensors_of(layout), |name| name.replace(from, to));
+            let tensors = renamed(&tensors_of(layout), |name| name.replace(from, to));
             if tensors == tensors_of(layout) {
                 continue;
             }
@@ -93,7 +95,7 @@ fn wrappers_within_names_are_left_out() {
     // With a prefix of all names besides.
     let rename =
         |name: &str| format!("module.{}", name.replace("self_attn", "self_attn._orig_mod"));
-    let wrapped = home(&config(), &renamed(in_layout("hf"), rename));
+    let wrapped = home(&config(), &renamed(&in_layout("hf"), rename));
     assert_eq!(fingerprint(&wrapped), fingerprint(&in_folder("hf")));
     let said = [
         "the prefix `module.` of all names is left out",
@@ -181,12 +183,12 @@ fn prefix_of_some_names_is_refused() {
     for (prefix, has_it, expected) in table {
         let rename =
             |name: &str| if has_it(name) { format!("{prefix}{name}") } else { name.to_owned() };
-        let sentence = home(&config(), &renamed(in_layout("hf"), rename)).refusal("m", &[]);
+        let sentence = home(&config(), &renamed(&in_layout("hf"), rename)).refusal("m", &[]);
         assert_contains(&sentence, expected);
         assert!(!sentence.contains("not part of") && !sentence.contains("--ignore"), "{sentence}");
     }
     // A part of a larger model: what else it has can be ignored.
-    let mut tensors = renamed(in_layout("bf16"), |name| format!("language_model.{name}"));
+    let mut tensors = renamed(&in_layout("bf16"), |name| format!("language_model.{name}"));
     let extra = tensors["language_model.model.norm.weight"].clone();
     let others =
         ["vision_tower.encoder.layers.0.norm.weight", "vision_tower.norm.weight", "mlp1.0.weight"];
@@ -214,7 +216,7 @@ fn tensors_of_the_other_layout_are_named() {
         ("hf", "numbers", "block.0.mlp.mlp1_weight"),
     ] {
         for prefix in ["", "module."] {
-            let tensors = renamed(tensors_of(layout), |name| format!("{prefix}{name}"));
+            let tensors = renamed(&tensors_of(layout), |name| format!("{prefix}{name}"));
             let home = home(&config_of(config), &tensors);
             let path = home.checkpoint().display().to_string();
             let names = [original, hugging_face];

@@ -19,10 +19,6 @@ pub fn fingerprint(home: &Home) -> String {
     open(&home.checkpoint()).samples().unwrap().fingerprint.to_string()
 }
 
-pub fn renamed(tensors: Tensors, rename: impl Fn(&str) -> String) -> Tensors {
-    tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect()
-}
-
 pub fn rename(tensors: &mut Tensors, from: &str, to: &str) {
     let names: Vec<String> = tensors.keys().filter(|name| name.contains(from)).cloned().collect();
     for name in names {

@@ -83,10 +83,12 @@ impl Wrong {
         let exchanged = self.exchanged(folder);
         let disputed = self.disputed_sizes();
         let disputes = disputed.iter().map(|name| self.dispute(name, folder)).collect::<Vec<_>>();
-        for shape in std::mem::take(&mut self.shapes).into_iter().filter(|it| !it.is_right()) {
+        let shapes = std::mem::take(&mut self.shapes);
+        for shape in shapes.iter().filter(|it| !it.is_right()) {
             let sizes = shape.wrong_sizes();
             if sizes.is_empty() {
-                self.add(shape.fault(), shape.place.clone());
+                let square = shapes.iter().find_map(|it| it.square_beside(shape));
+                self.add(shape.fault(square), shape.place.clone());
             }
             for (name, expected, found) in sizes {
                 if !disputed.contains(name) {
@@ -229,8 +231,20 @@ impl Shape {
         sizes.filter(|(_, expected, found)| expected != found).collect()
     }
 
-    /// The fault of a shape that is wrong in another way.
-    fn fault(&self) -> String {
+    /// Its name in its module, if it is a square matrix beside another tensor, which one program stored.
+    fn square_beside(&self, other: &Self) -> Option<&str> {
+        let ([module, name], [its, _]) = (self.split_name()?, other.split_name()?);
+        let is_square = matches!(self.found[..], [.., rows, columns] if rows == columns);
+        (is_square && self.is_right() && module == its).then_some(name)
+    }
+
+    /// The names of its module, and in that.
+    fn split_name(&self) -> Option<[&str; 2]> {
+        self.place.0.rsplit_once('.').map(Into::into)
+    }
+
+    /// The fault of a shape that is wrong in another way, beside a square matrix or none.
+    fn fault(&self, square: Option<&str>) -> String {
         let Self { expected, found, router, .. } = self;
         let by =
             router.as_ref().map_or("the config".to_owned(), |it| format!("the rows of `{it}`"));
@@ -243,6 +257,10 @@ impl Shape {
         } else {
             USE_CONFIG
         };
-        format!("must have shape {expected:?} (from {by}), found {found:?}: {remedy}")
+        let square = square.filter(|_| is_transposed(expected, found));
+        let too = square.map_or(String::new(), |name| {
+            format!(", and `{name}` too, whose square shape does not tell it")
+        });
+        format!("must have shape {expected:?} (from {by}), found {found:?}: {remedy}{too}")
     }
 }
