@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::inspect::inspect;
 use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout, tiny, write_shards};
-use crate::support::{Home, assert_contains, assert_ends, cases, fixture, read_json};
+use crate::support::{Home, assert_contains, assert_ends, cases, fixture, open, read_json};
 use crate::tensor_problems::{fingerprint, rename, renamed, with};
 
 fn config_of(layout: &str) -> Value {
