@@ -45,13 +45,19 @@ impl Unmatched<'_> {
         )
     }
 
+    /// The errors for all that is lacking, with what is unknown in its place.
+    pub fn lacks(&mut self) -> Vec<Error> {
+        let found = [self.slips(), self.mixtral_experts(), self.other_names(), self.missing()];
+        found.into_iter().flatten().collect()
+    }
+
     /// The name under which a missing tensor would be stored.
     fn full(&self, missing: &Missing) -> String {
         format!("{}{}", self.tensors.wrapping.prefix, missing.name)
     }
 
     /// The error for unknown tensors whose names are slips of lacking ones.
-    pub fn slips(&mut self) -> Option<Error> {
+    fn slips(&mut self) -> Option<Error> {
         let similar = Similar::new(self.unknown.keys().copied());
         let (mut slips, mut renamed) = (BTreeSet::new(), Vec::new());
         for lacking in mem::take(&mut self.lacking) {
@@ -73,7 +79,7 @@ impl Unmatched<'_> {
     }
 
     /// The error for experts under Mixtral's names.
-    pub fn mixtral_experts(&mut self) -> Option<Error> {
+    fn mixtral_experts(&mut self) -> Option<Error> {
         // OpenAI's layout has no names for them.
         let is_of_experts = |it: &Missing| it.name.contains(".mlp.experts.");
         if !self.lacking.iter().any(|it| is_of_experts(it)) {
@@ -94,7 +100,7 @@ impl Unmatched<'_> {
     }
 
     /// The error for lacking tensors, and all that is unknown in the same layers: it may stand for them.
-    pub fn other_names(&mut self) -> Option<Error> {
+    fn other_names(&mut self) -> Option<Error> {
         if self.lacking.is_empty() {
             return None;
         }
@@ -122,7 +128,7 @@ impl Unmatched<'_> {
     }
 
     /// The error for tensors for which none stands.
-    pub fn missing(&mut self) -> Option<Error> {
+    fn missing(&mut self) -> Option<Error> {
         let lacking = mem::take(&mut self.lacking);
         let it = if lacking.len() == 1 { "it" } else { "them" };
         (!lacking.is_empty()).then(|| {

@@ -1,6 +1,6 @@
-//! What remains once a layout has taken its tensors, and what is wrong with it; first where a config
-//! and the names of tensors disagree as a whole, and either may be right: in the layers, the biases of
-//! attention, the lm_head.
+//! What remains once a layout has taken its tensors. First of all where a config and the names of
+//! tensors disagree as a whole, and either may be right: in the layers, the biases of attention, the
+//! lm_head.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -32,18 +32,14 @@ const OTHER_HEADS: [&str; 6] =
     ["score.", "classifier.", "qa_outputs.", "v_head.", "value_head.", "regression_head."];
 
 impl<'t> Unmatched<'t> {
-    /// The errors for all that is lacking, and what is unknown in its place.
-    pub fn errors(&mut self) -> Vec<Error> {
+    /// The errors for what disagrees with the config.
+    pub fn mismatches(&mut self) -> Vec<Error> {
         let found = [
             self.layers(),
             self.needless_biases(),
             self.missing_biases(),
             self.head(),
             self.needless_head(),
-            self.slips(),
-            self.mixtral_experts(),
-            self.other_names(),
-            self.missing(),
         ];
         found.into_iter().flatten().collect()
     }

@@ -86,7 +86,8 @@ pub fn refuse(
     let shards: BTreeSet<&OsStr> = absent.iter().map(|it| OsStr::new(&it.shard)).collect();
     let is_of = |it: &StoredTensor| it.data.file.file_name().is_some_and(|it| shards.contains(it));
     unmatched.take_unknown(|_, it| is_of(it));
-    errors.extend(unmatched.errors());
+    errors.extend(unmatched.mismatches());
+    errors.extend(unmatched.lacks());
     errors.extend(wrong.errors(&tensors.path, file));
     errors.extend(not_part_of(&unmatched));
     errors.extend(in_vain(tensors, &needless));

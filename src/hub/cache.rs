@@ -8,7 +8,7 @@ use hf_hub::{Cache, Repo, RepoType};
 use super::RepoPath;
 use super::folder::{DownloadRecord, ref_path};
 use super::listing::{HubFolder, Listing, Offline, RemoteFile, is_hash};
-use crate::error::{Result, Setting, err};
+use crate::error::{Error, Result, Setting, err};
 
 /// A repository in Hugging Face's cache: files named by their digests, and a folder of links
 /// to them for each commit.
@@ -41,11 +41,8 @@ impl CachedRepo {
 
 /// The files of a checkpoint that are on this machine, at the commit of the last download
 /// into the folder or else into the cache. Requests are forbidden `by` something.
-pub fn list_offline(
-    HubFolder { name, root, config, setting, .. }: HubFolder,
-    cache: Option<&Cache>,
-    by: &'static str,
-) -> Result<Listing> {
+pub fn list_offline(source: HubFolder, cache: Option<&Cache>, by: &'static str) -> Result<Listing> {
+    let HubFolder { name, root, .. } = source;
     let pinned = Some(name.revision.clone()).filter(|revision| is_hash(revision));
     let downloaded = fs::read_to_string(ref_path(root, name)).ok();
     let known = pinned.or(downloaded.filter(|commit| is_hash(commit)));
@@ -56,28 +53,7 @@ pub fn list_offline(
         download_dir: root.to_owned(),
         cache: cache.map(|cache| cache.path().clone()),
     };
-    // There are files of an unknown commit, or none.
-    let unknown = || {
-        match DownloadRecord::read(root, &name.file(config)) {
-        Some(DownloadRecord { commit, .. }) => err!(
-            "no download has told which commit the revision `{}` of `{}` is, and {by} forbids to ask: run the command once without it, or name the commit of the download folder, `{}`",
-            name.revision,
-            name.repository,
-            name.at(&commit)
-        ),
-        None if root.join(name.file(config)).exists() => err!(
-            "`{}` is in the download folder `{}` without Hugging Face's record of its download, so its commit is unknown: give the folder itself",
-            name.file(config),
-            root.display()
-        )
-        .with_remedy(setting, name.folder_in(root).display().to_string()),
-        None => offline
-            .missing(name, &name.file(config))
-            .with_remedy(setting, "DIR")
-            .with_remedy(Setting::DownloadDir, "DIR"),
-    }
-    };
-    let commit = known.or_else(newest).ok_or_else(unknown)?;
+    let commit = known.or_else(newest).ok_or_else(|| unknown_commit(source, &offline))?;
     let downloaded = paths(name, root).filter_map(|path| {
         let record = DownloadRecord::read(root, &path).filter(|record| record.commit == commit)?;
         let size = fs::metadata(root.join(&path)).ok()?.len();
@@ -95,6 +71,30 @@ pub fn list_offline(
     files.sort_by(|one, other| one.path.cmp(&other.path));
     files.dedup_by(|other, one| one.path == other.path);
     Ok(Listing { name: name.clone(), commit, files, offline: Some(offline) })
+}
+
+/// The error for a checkpoint of which there are files of an unknown commit, or none.
+fn unknown_commit(source: HubFolder, offline: &Offline) -> Error {
+    let HubFolder { name, root, config, setting, .. } = source;
+    let file = name.file(config);
+    match DownloadRecord::read(root, &file) {
+        Some(DownloadRecord { commit, .. }) => err!(
+            "no download has told which commit the revision `{}` of `{}` is, and {} forbids to ask: run the command once without it, or name the commit of the download folder, `{}`",
+            name.revision,
+            name.repository,
+            offline.by,
+            name.at(&commit)
+        ),
+        None if root.join(&file).exists() => err!(
+            "`{file}` is in the download folder `{}` without Hugging Face's record of its download, so its commit is unknown: give the folder itself",
+            root.display()
+        )
+        .with_remedy(setting, name.folder_in(root).display().to_string()),
+        None => offline
+            .missing(name, &file)
+            .with_remedy(setting, "DIR")
+            .with_remedy(Setting::DownloadDir, "DIR"),
+    }
 }
 
 /// Paths of the files in a repository's root and in the checkpoint's folder.

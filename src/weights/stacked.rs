@@ -23,10 +23,11 @@ pub fn stack(terms: &[&LowRank], slot: &Slot) -> Result<[Vec<f32>; 2]> {
         let [of_a, of_b] = [FactorValues::read(of_a, files)?, FactorValues::read(of_b, files)?];
         for (expert, at) in (0..experts).flat_map(|it| (0..ranks).map(move |at| (it, at))) {
             for column in 0..inn {
-                a[(expert * rank + first + at) * inn + column] = of_a.get(expert, at, column);
+                a[(expert * rank + first + at) * inn + column] =
+                    of_a.get(expert, at, column) as f32;
             }
             for row in 0..height {
-                let scaled = (f64::from(of_b.get(expert, at, row)) * scale) as f32;
+                let scaled = (of_b.get(expert, at, row) * scale) as f32;
                 let row = rows.place(row as u64) as usize;
                 b[(expert * out + row) * rank + first + at] = scaled;
             }
@@ -63,8 +64,8 @@ impl FactorValues {
         Ok(Self { values: read_values(weight, files)?, steps })
     }
 
-    pub fn get(&self, expert: usize, rank: usize, at: usize) -> f32 {
+    pub fn get(&self, expert: usize, rank: usize, at: usize) -> f64 {
         let [experts, ranks, width] = self.steps;
-        self.values[expert * experts + rank * ranks + at * width]
+        self.values[expert * experts + rank * ranks + at * width].into()
     }
 }

@@ -6,11 +6,17 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::inspect::inspect;
+<<<<<<< HEAD
 use crate::layout_fixtures::{
     Tensors, config, home, in_folder, in_layout, renamed, tiny, write_shards,
 };
 use crate::support::{Home, assert_contains, assert_ends, cases, fixture, open, read_json};
 use crate::tensor_problems::{fingerprint, rename, with};
+=======
+use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout, tiny, write_shards};
+use crate::support::{Home, assert_contains, assert_ends, cases, fixture, open, read_json};
+use crate::tensor_problems::{fingerprint, rename, renamed, with};
+>>>>>>> read1
 
 fn config_of(layout: &str) -> Value {
     if ["numbers", "tiny"].contains(&layout) {

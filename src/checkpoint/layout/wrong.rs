@@ -100,13 +100,12 @@ impl Wrong {
             }
         }
         let more = self.faults.len().saturating_sub(LISTED);
-        let error = |(fault, tensors): &(String, Vec<TensorPlace>)| {
-            let (place, which) = (place_of(folder, tensors.iter()), which(tensors));
+        let error = |(fault, tensors): (String, Vec<TensorPlace>)| {
+            let (place, which) = (place_of(folder, tensors.iter()), which(&tensors));
             err!("`{}`: {which} {fault}", place.display())
         };
-        let all: Vec<_> = self.faults.into_iter().collect();
         let mut errors: Vec<Error> = exchanged.into_iter().chain(disputes).collect();
-        errors.extend(all.iter().take(LISTED).map(error));
+        errors.extend(self.faults.into_iter().take(LISTED).map(error));
         if more > 0 {
             let more = plural(more, "other fault");
             errors.push(err!(

@@ -96,12 +96,12 @@ impl Term {
     /// Adds to rows `[.., in]` of an expert's matrix, of which `first` is the first.
     fn add(&self, expert: usize, first: u64, inn: usize, values: &mut [f64]) {
         let a: Vec<Vec<f64>> = (0..self.rank)
-            .map(|rank| (0..inn).map(|at| self.a.get(expert, rank, at).into()).collect())
+            .map(|rank| (0..inn).map(|at| self.a.get(expert, rank, at)).collect())
             .collect();
         for (at, row) in (first as usize..).zip(values.chunks_mut(inn)) {
             let Some(at) = self.rows.index(at) else { continue };
             for (rank, a) in a.iter().enumerate() {
-                let factor = self.scale * f64::from(self.b.get(expert, rank, at));
+                let factor = self.scale * self.b.get(expert, rank, at);
                 row.iter_mut().zip(a).for_each(|(value, a)| *value += factor * a);
             }
         }
