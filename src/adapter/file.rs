@@ -156,14 +156,13 @@ fn locate(path: &Path) -> Result<[PathBuf; 2]> {
     );
     let is_missing = |file: &Path| file.symlink_metadata().is_err();
     let is_whole = is_checkpoint(folder);
-    let refusals: [(bool, fn(&Path) -> Option<Error>); 3] = [
-        (is_missing(&weights), refuse_other_format),
-        (!is_file, other_adapter_file),
-        (!is_file && !is_whole, renamed_adapter_file),
-    ];
-    for (_, refusal) in refusals.into_iter().filter(|(applies, _)| *applies) {
-        refusal(folder).map_or(Ok(()), Err)?;
-    }
+    let refuse = |applies: bool, refusal: fn(&Path) -> Option<Error>| match refusal(folder) {
+        Some(error) if applies => Err(error),
+        _ => Ok(()),
+    };
+    refuse(is_missing(&weights), refuse_other_format)?;
+    refuse(!is_file, other_adapter_file)?;
+    refuse(!is_file && !is_whole, renamed_adapter_file)?;
     if !is_whole && weights.exists() && is_missing(&config) {
         return Err(adapter_without_config(&weights));
     }

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{AdapterRecord, Config, IgnoredNames};
-use crate::error::{Result, bail, err};
+use crate::checkpoint::{AdapterRecord, Config, IgnoredNames, MOST_LAYERS};
+use crate::error::{Result, bail, ensure, err};
 use crate::model::{GraphOptions, LimitedCaches, ModelPart};
 use crate::weights::{Fingerprint, PerRole, Provenance};
 
@@ -97,6 +97,14 @@ impl ModelMetadata {
         if version != VERSION {
             bail!("its metadata has version {version}, expected {VERSION}: export it again");
         }
-        Ok(Some(serde_json::from_str(text).map_err(invalid)?))
+        let metadata: Self = serde_json::from_str(text).map_err(invalid)?;
+        // Layers are counted one by one.
+        let ModelPart { layers, all_layers, .. } = metadata.part();
+        let most = layers.start.max(layers.end).max(all_layers).max(metadata.layers);
+        ensure!(
+            most <= MOST_LAYERS,
+            "its metadata `{KEY}` is not valid: it has {most} layers, expected at most {MOST_LAYERS}"
+        );
+        Ok(Some(metadata))
     }
 }

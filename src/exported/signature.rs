@@ -72,7 +72,8 @@ impl Signature {
         let logits = last.outputs.iter().find(|it| it.name == LOGITS && is_of(it, DType::F32, 3));
         let logits =
             logits.ok_or_else(|| err!("no output `{LOGITS}` f32 [rows, tokens, vocab]"))?;
-        let vocab = size(logits, 2).ok_or_else(|| err!("logits of unknown number"))? as u64;
+        let vocab = size(logits, 2).filter(|it| *it > 0);
+        let vocab = vocab.ok_or_else(|| err!("logits of unknown number"))? as u64;
         let last = size(logits, 1) == Some(1) && self.length != Some(1);
         Ok(Self { last, vocab, ..self })
     }

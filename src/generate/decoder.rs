@@ -1,6 +1,6 @@
 //! A model that continues one text: its caches, and the logits of what comes next.
 
-use crate::error::{Result, err};
+use crate::error::{Result, ensure, err};
 use crate::exported::{ExportedModel, RunningModel, Signature, StepValues};
 use crate::model::Target;
 use crate::package::chunk_size;
@@ -9,6 +9,9 @@ use crate::runtime::TensorValue;
 
 /// Heads of the released models, by which prompts are split: others have fewer.
 const NUM_HEADS: u64 = 64;
+
+/// Most tokens in all rows, padding included: a model may claim any fixed size.
+const MAX_TOKENS: usize = 1 << 24;
 
 /// A model that has been given a part of a text, in each of its rows.
 pub struct Decoder<'d> {
@@ -45,12 +48,17 @@ impl<'d> Decoder<'d> {
             Some(length) => length,
             None => chunk_size(NUM_HEADS, (prompt + more) as u64) as usize,
         };
+        let (rows, width) = (signature.batch.unwrap_or(1), signature.length.unwrap_or(1));
+        let tokens = rows.checked_mul(width.max(prompt));
+        ensure!(
+            tokens.is_some_and(|tokens| tokens <= MAX_TOKENS),
+            "the model computes {rows} rows of {width} tokens at a time, and the limit for a prompt of {prompt} is {MAX_TOKENS} tokens in all: export it with smaller sizes"
+        );
         // A step of fixed width has places for padding too.
-        let width = signature.length.unwrap_or(1);
         let steps = if width == 1 { prompt + more } else { prompt.div_ceil(width) + more };
         let places = steps.saturating_mul(width);
         let is_in_place = model.options.target == Target::Ort;
-        running.begin(signature.batch.unwrap_or(1), is_in_place.then_some(places))?;
+        running.begin(rows, is_in_place.then_some(places))?;
         let (mask, text) = (Vec::new(), Vec::new());
         Ok(Self { signature, model: running, mask, text, chunk, progress })
     }

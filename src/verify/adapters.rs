@@ -108,8 +108,7 @@ fn in_order_of<'a>(
     mut given: Vec<FittedAdapter<'a>>,
 ) -> (Vec<FittedAdapter<'a>>, Vec<FittedAdapter<'a>>, Vec<Error>) {
     let mut take = |is_it: &dyn Fn(&AdapterRecord) -> bool| {
-        let at = given.iter().position(|it| is_it(&it.record))?;
-        Some(given.remove(at))
+        given.extract_if(.., |it| is_it(&it.record)).next()
     };
     let (mut found, mut others, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for it in wanted {

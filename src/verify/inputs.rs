@@ -109,15 +109,14 @@ impl Inputs {
             "{} of {batch} rows of {width} tokens are too many to verify: the limit is {MAX_TOTAL} tokens in all; take fewer of them, or export the model with smaller sizes",
             plural(steps, "step")
         );
-        let prompt = tokens - decoded;
-        let prompts: Vec<usize> =
-            (0..batch).map(|row| (prompt * (batch - row)).div_ceil(batch)).collect();
-        let inputs = Self::planned(signature, &prompts, decoded, 1)?;
         let mut random = fastrand::Rng::with_seed(options.seed);
-        let mut row =
-            |length: &usize| (0..*length).map(|_| random.u64(0..signature.vocab) as u32).collect();
-        let rows = inputs.lengths.iter().map(&mut row).collect();
-        Ok(Self { rows, seed: Some(options.seed), ..inputs })
+        let row = |row: usize| {
+            let prompt = ((tokens - decoded) * (batch - row)).div_ceil(batch);
+            (0..prompt + decoded).map(|_| random.u64(0..signature.vocab) as u32).collect()
+        };
+        let rows = (0..batch).map(row).collect();
+        let seed = Some(options.seed);
+        Ok(Self { seed, ..Self::planned(signature, rows, batch, decoded)? })
     }
 
     /// The windows of a text, one after the other, or as many together as a model of a fixed
@@ -135,16 +134,14 @@ impl Inputs {
             "the model has no cache and gives the logits of each last token alone, so a window of {tokens} tokens would take as many passes over all before it: export it with a cache, or with the logits of all tokens"
         );
         let decoded = if signature.last { tokens - 1 } else { 0 };
-        let prompts = vec![tokens - decoded; batch];
-        let inputs = Self::planned(signature, &prompts, decoded, rows.len() / batch)?;
-        Ok(Self { rows: rows.clone(), text: Some(file.clone()), ..inputs })
+        let text = Some(file.clone());
+        Ok(Self { text, ..Self::planned(signature, rows.clone(), batch, decoded)? })
     }
 
     /// The first rows that take the steps together, with so many decode steps at the end.
     pub fn first_rows(&self, decoded: usize) -> Result<Self> {
         let rows = self.rows[..self.batch].to_vec();
-        let prompts: Vec<usize> = rows.iter().map(|row| row.len() - decoded).collect();
-        Ok(Self { rows, ..Self::planned(self.signature, &prompts, decoded, 1)? })
+        Self::planned(self.signature, rows, self.batch, decoded)
     }
 
     /// Runs of the model for each batch.
@@ -152,15 +149,17 @@ impl Inputs {
         self.steps.len()
     }
 
-    /// Steps for the rows of a batch, which are taken so many times, without the rows. Refuses
+    /// Rows of which so many take the steps together; later ones are as long as the first. Refuses
     /// logits that do not fit the free memory.
     fn planned(
         signature: Signature,
-        prompts: &[usize],
+        rows: Vec<Vec<u32>>,
+        batch: usize,
         decoded: usize,
-        times: usize,
     ) -> Result<Self> {
-        let (steps, batch) = (plan_steps(signature, prompts, decoded), prompts.len());
+        let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+        let prompts: Vec<usize> = lengths[..batch].iter().map(|row| row - decoded).collect();
+        let steps = plan_steps(signature, &prompts, decoded);
         let width = |step: &Step| if signature.last { 1 } else { step.width() };
         let width = steps.iter().map(width).max().unwrap_or_default();
         let logits = ((batch * width) as u64).saturating_mul(signature.vocab).saturating_mul(4);
@@ -171,9 +170,8 @@ impl Inputs {
             size(logits),
             size(free)
         );
-        let lengths = prompts.iter().map(|prompt| prompt + decoded).collect::<Vec<_>>();
-        let compared = times * steps.iter().map(|step| step.compared().len()).sum::<usize>();
-        let (lengths, rows) = (lengths.repeat(times), Vec::new());
+        let of_batch: usize = steps.iter().map(|step| step.compared().len()).sum();
+        let compared = rows.len() / batch * of_batch;
         let (seed, text) = (None, None);
         Ok(Self { lengths, decoded, steps, compared, seed, text, rows, batch, signature })
     }

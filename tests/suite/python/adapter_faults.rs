@@ -31,11 +31,10 @@ pub const FAULTS: [(Fault, &[&str], &str); 11] = [
         Fault {
             name: "patterns ignored",
             file: "adapter/config.rs",
-            right: "let alpha = first(&self.alphas, &self.adapted(module)).map(|it| it.number).or(self.alpha);",
+            right: "let of_pattern = self.pattern(&self.alphas, module).map(|it| it.number);",
             wrong: "
-                let alpha = first(&self.alphas, &self.adapted(module));
-                let alpha = alpha.map(|it| it.number).filter(|_| !PLANTED);
-                let alpha = alpha.or(self.alpha);",
+                let of_pattern = self.pattern(&self.alphas, module);
+                let of_pattern = of_pattern.map(|it| it.number).filter(|_| !PLANTED);",
         },
         &["patterns"],
         "inline",

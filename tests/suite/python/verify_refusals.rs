@@ -9,7 +9,9 @@ use serde_json::json;
 use super::environment::{interpreter, onnxruntime};
 use super::verify::{exported, fails, passes, refused};
 use crate::layout_fixtures::{edit_tensors, edited};
-use crate::support::{Home, as_user, assert_contains, cases, failure, printed, shell, text, words};
+use crate::support::{
+    Home, as_user, assert_contains, binary, cases, failure, printed, sentence, shell, text, words,
+};
 
 /// Edits a model by Python that has it as `m`, its metadata as `metadata` and the type of its first input as `ids`.
 fn edit(model: &Path, code: &str) {
@@ -46,6 +48,7 @@ fn refuses_models_with_edited_metadata_or_inputs() {
         metadata['residuals'] = [] | --trace | does not list the values of its residual
         m.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1; metadata['residuals'] = [] | | does not list the values of its residual
         metadata['layers'] = 4 | | has 4 layers, the checkpoint 3: give the checkpoint that the model was made from
+        metadata['layers'] = 10**18 | | is not valid: it has 1000000000000000000 layers, expected at most 10000
         metadata['version'] = 9 | | its metadata has version 9
         ids.shape.dim[0].dim_value = 0 | | has an input `input_ids` without tokens
         ids.elem_type = 1 | | an unknown input `input_ids` f32
@@ -56,6 +59,23 @@ fn refuses_models_with_edited_metadata_or_inputs() {
         fs::write(&model, &original).unwrap();
         edit(&model, code);
         assert_contains(&refused(&model, &checkpoint, &words(options)), sentence);
+    }
+}
+
+/// Memory is not taken for any size that a model claims.
+#[test]
+fn generation_refuses_models_with_edited_sizes() {
+    let (_home, _, model) = exported("tiny", &["--batch-size", "2", "--seq-len", "40"]);
+    let original = fs::read(&model).unwrap();
+    let table = "for v in [*m.graph.input, *m.graph.output]: v.type.tensor_type.shape.dim[0].dim_value = 1 << 40 | computes 1099511627776 rows of 40 tokens at a time
+        for v in [*m.graph.input, *m.graph.output]: v.type.tensor_type.shape.dim[1].dim_value = 1 << 40 | computes 2 rows of 1099511627776 tokens at a time, and the limit for a prompt of 1 is 16777216 tokens in all: export it
+        m.graph.output[0].type.tensor_type.shape.dim[2].dim_value = 0 | has logits of unknown number";
+    for [code, expected] in cases(table) {
+        fs::write(&model, &original).unwrap();
+        edit(&model, code);
+        let arguments = ["generate", text(&model), "--ids", "1", "--onnxruntime"];
+        let mut command = binary(&[&arguments, &[text(onnxruntime())][..]].concat());
+        assert_contains(&sentence(&mut command), expected);
     }
 }
 
