@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::inspect::{inspect, printed_report};
-use crate::layout_fixtures::{Tensor, Tensors, in_folder, read, write};
+use crate::layout_fixtures::{Tensor, Tensors, edit_file, in_folder};
 use crate::support::{
     Home, assert_contains, cases, copy_folder, edit_json, export_args, failure, fixture, open, run,
     text, words,
@@ -126,10 +126,17 @@ fn accepts_keys_that_change_nothing() {
 }
 
 pub fn edit_tensors(home: &Path, edit: impl FnOnce(&mut Tensors)) {
-    let path = home.join("adapter").join(WEIGHTS);
-    let mut tensors = read(&path);
-    edit(&mut tensors);
-    write(&path, &tensors);
+    edit_file(&home.join("adapter").join(WEIGHTS), edit);
+}
+
+/// An adapter with a key and a tensor that are not read.
+pub fn with_unknown_names() -> Home {
+    let home = copied("attention");
+    edit_config(&home, "lora_magic", json!(1));
+    edit_tensors(&home, |tensors| {
+        tensors.insert("score.weight".to_owned(), (Dtype::F32, vec![1], vec![0; 4]));
+    });
+    home
 }
 
 /// Names that other programs write for the same modules, and values of every kind.

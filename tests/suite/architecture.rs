@@ -1,6 +1,6 @@
 //! The rules of `docs/architecture.md`, checked on the sources.
 
-use crate::support::text;
+use crate::support::{root, text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::mem;
@@ -46,10 +46,6 @@ fn floors_and_owners() -> (BTreeMap<String, usize>, BTreeMap<String, Vec<String>
     let json_rooms = JSON_ROOMS.split(' ').map(str::to_owned).collect();
     owners.insert("serde_json".to_owned(), json_rooms);
     (floors, owners)
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn rust_files(folder: &str) -> Vec<PathBuf> {

@@ -114,8 +114,7 @@ pub fn in_layout(layout: &str) -> Tensors {
         all.extend(parts.into_iter().map(|(name, tensor)| (prefix.clone() + &name, tensor)));
     }
     if layout == "split" {
-        let renamed = |name: String| name.replace(".router.", ".router.linear.");
-        all = all.into_iter().map(|(name, tensor)| (renamed(name), tensor)).collect();
+        all = renamed(all, |name| name.replace(".router.", ".router.linear."));
     }
     all
 }
@@ -165,6 +164,11 @@ fn linears(layout: &str, matrix: &str, part: &str, all: &Tensor) -> Vec<(String,
     tensors
 }
 
+/// Tensors under other names.
+pub fn renamed(tensors: Tensors, rename: impl Fn(&str) -> String) -> Tensors {
+    tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect()
+}
+
 /// The tiny model's config in Hugging Face's dialect.
 pub fn config() -> Value {
     let mut config = read_json(&fixture("tiny-hf/config.json"));
@@ -200,10 +204,14 @@ pub fn edit_config(folder: &Path, from: &str, to: &str) {
 }
 
 pub fn edit_tensors(folder: &Path, edit: impl FnOnce(&mut Tensors)) {
-    let path = folder.join("model.safetensors");
-    let mut tensors = read(&path);
+    edit_file(&folder.join("model.safetensors"), edit);
+}
+
+/// Edits the tensors of a SafeTensors file.
+pub fn edit_file(path: &Path, edit: impl FnOnce(&mut Tensors)) {
+    let mut tensors = read(path);
     edit(&mut tensors);
-    write(&path, &tensors);
+    write(path, &tensors);
 }
 
 /// Keeps the first experts of a layer in layouts where a tensor holds all of them; with

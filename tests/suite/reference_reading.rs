@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::layout_fixtures::{
     Tensors, config, dequantized, drop_experts, edited, encoded, home, in_folder, in_layout,
-    input_major, rows, tiny, write, write_index, write_shards,
+    input_major, renamed, rows, tiny, write, write_index, write_shards,
 };
 use crate::reference::{error, ids, open};
 use crate::reference_refusals::refusal;
@@ -30,10 +30,6 @@ fn assert_is_tiny(source: &Path, case: &str) {
 fn logits(model: &ReferenceModel) -> Array2<f64> {
     let found = reference::run(model, &ids("2x40"), &PassOptions::default(), &Silent).unwrap();
     found.logits(&(0..80).collect::<Vec<_>>()).unwrap().exact
-}
-
-fn renamed(tensors: Tensors, rename: impl Fn(&str) -> String) -> Tensors {
-    tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect()
 }
 
 /// With experts of these layers and matrices as numbers.

@@ -6,13 +6,9 @@ use std::process::Command;
 
 use gpt_oss_export::files::digest::sha256;
 
-use crate::support::{Home, paths, printed, text};
+use crate::support::{Home, paths, printed, root, text};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_gpt-oss-export");
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn script(path: &Path, arguments: &[&str], folder: &Path) -> Command {
     let mut command = Command::new("sh");

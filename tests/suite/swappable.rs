@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::adapter_exports::{export_in, with_adapters};
 use crate::adapters::WEIGHTS;
 use crate::inspect::{inspect, printed_report};
-use crate::layout_fixtures::{Tensors, config, home, in_layout, read, write};
+use crate::layout_fixtures::{config, edit_file, home, in_layout};
 use crate::support::{
     assert_contains, binary, cases, contents, copy_folder, fixture, model_metadata, printed,
     sentence, words,
@@ -205,14 +205,14 @@ fn models_of_the_first_layers_take_what_an_export_takes() {
         [["more", "layers.2.", "layers.3."], ["gap", "layers.2.", "layers.9."]]
     {
         copy_folder(&fixture("lora/attention"), &home.join(folder));
-        edit_adapter(&home, folder, |tensors| {
+        edit_file(&home.join(folder).join(WEIGHTS), |tensors| {
             let renamed = std::mem::take(tensors).into_iter();
             *tensors = renamed.map(|(name, it)| (name.replace(from, to), it)).collect();
         });
     }
     for (folder, layer) in [("late", 2), ("early", 0)] {
         copy_folder(&fixture("lora/attention"), &home.join(folder));
-        edit_adapter(&home, folder, |tensors| {
+        edit_file(&home.join(folder).join(WEIGHTS), |tensors| {
             let name = format!("base_model.model.model.layers.{layer}.self_attn.sinks");
             tensors.insert(name, (Dtype::BF16, vec![8], vec![0; 16]));
         });
@@ -252,13 +252,6 @@ fn models_of_the_first_layers_take_what_an_export_takes() {
             .map(|name| fs::read(home.join(name).with_extension("onnx_adapter")).unwrap());
         assert!(one == other, "{given}");
     }
-}
-
-fn edit_adapter(home: &Path, folder: &str, edit: impl FnOnce(&mut Tensors)) {
-    let path = home.join(folder).join(WEIGHTS);
-    let mut tensors = read(&path);
-    edit(&mut tensors);
-    write(&path, &tensors);
 }
 
 #[test]
