@@ -2,9 +2,8 @@
 //!
 //! [`export::export`] writes a model, [`verify::verify`] compares a model with its
 //! checkpoint, [`inspect::inspect`] describes either, [`generate::generate`] continues a text with
-//! a model. Each reports to a
-//! [`progress::Progress`], returns a summary that serde can write, and fails with an
-//! [`error::Error`], which is a sentence.
+//! a model. Each reports to a [`progress::Progress`], returns a summary that serde can write, and
+//! fails with an [`error::Error`], which is a sentence.
 //!
 //! ```
 //! use gpt_oss_export::export::{Request, Source, Spec, export};

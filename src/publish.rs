@@ -268,7 +268,7 @@ pub fn check_disk_space<'p>(files: impl IntoIterator<Item = (&'p Path, u64)>) ->
 mod tests {
     use super::*;
 
-    pub fn entries(folder: &Path) -> Vec<String> {
+    fn entries(folder: &Path) -> Vec<String> {
         let names = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
         names.sort();

@@ -7,7 +7,7 @@ use clap::Args;
 use gpt_oss_export::error::Setting;
 use gpt_oss_export::export::{AdapterRequest, AdapterSource, export_adapter};
 
-use super::console::{Console, show, warn};
+use super::console::{Console, warn};
 use super::values::{AdapterLayout, Ignored, Printing, adapter, with_extension};
 
 const LAYOUT_HELP: &str = "How the adapter stores the factors of experts, if its files do not tell";
@@ -50,7 +50,7 @@ impl WriteAdapter {
         };
         let summary = export_adapter(&request, &console)?;
         summary.warning.iter().for_each(|it| warn(it));
-        if printing.quiet { Ok(()) } else { show(&summary, printing.json()) }
+        printing.show(&summary)
     }
 }
 

@@ -1,6 +1,5 @@
 //! The terminal: progress, interruption, output.
 
-use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -94,11 +93,6 @@ pub fn print(lines: &str) -> Result<()> {
 /// Prints a warning on standard error, whatever output was asked for.
 pub fn warn(sentence: &str) {
     eprintln!("warning: {}", escape_control(sentence));
-}
-
-/// Prints an object as JSON or as text.
-pub fn show(object: &(impl Serialize + Display), json: bool) -> Result<()> {
-    if json { print_json(object) } else { print(&object.to_string()) }
 }
 
 pub fn print_json(object: &impl Serialize) -> Result<()> {

@@ -9,7 +9,7 @@ use gpt_oss_export::evaluate::{EvaluateRequest, ExportFormats, Exports, evaluate
 use gpt_oss_export::export::{AdapterSource, Request, RequestedAdapter, Source, Target};
 use gpt_oss_export::verify::ExpertUse;
 
-use super::console::{Console, show};
+use super::console::Console;
 use super::values::{
     self, Accepted, AdapterLayout, Printing, Text, adapter, export_formats, number, one_of,
     with_extension,
@@ -69,8 +69,7 @@ pub struct Evaluate {
 impl Evaluate {
     pub fn run(self) -> Result<()> {
         let console = Console::new(self.printing.quiet)?;
-        let expert_use = self.expert_use.as_ref();
-        expert_use.map_or(Ok(()), |path| ExpertUse::require_new(path))?;
+        self.expert_use.iter().try_for_each(|path| ExpertUse::require_new(path))?;
         let source = if self.checkpoint.is_file() { Source::Staged } else { Source::Checkpoint };
         let mut base = Request::new(source(self.checkpoint.clone()));
         base.ignored = self.ignored.names();
@@ -91,11 +90,8 @@ impl Evaluate {
         };
         let evaluation = evaluate(&request, &console)?;
         self.report.iter().try_for_each(|path| write_report(&evaluation, path))?;
-        expert_use.map_or(Ok(()), |path| evaluation.reference.expert_use.write(path))?;
-        if !self.printing.quiet {
-            show(&evaluation, self.printing.json())?;
-        }
-        Ok(())
+        self.expert_use.iter().try_for_each(|path| evaluation.reference.expert_use.write(path))?;
+        self.printing.show(&evaluation)
     }
 }
 

@@ -256,22 +256,8 @@ impl Export {
             AdapterAs::Swappable => [&[][..]].into_iter().chain(adapters.chunks(1)).collect(),
             AdapterAs::Inline | AdapterAs::Merge => vec![&adapters],
         };
-        let models = summary.model.iter().chain(&summary.stages).map(|it| it.path.clone());
-        let models: Vec<PathBuf> = models.filter(|_| self.verify).collect();
-        let check = |adapters: &&[AdapterSource]| {
-            let request = VerifyRequest {
-                models: models.clone(),
-                checkpoint: summary.source.clone(),
-                adapters: adapters.to_vec(),
-                adapter_layout: self.layout.order(),
-                ignored: self.ignored.names(),
-                tolerance: self.tolerance,
-                onnxruntime: self.onnxruntime.clone(),
-                ..VerifyRequest::default()
-            };
-            verify(&request, &console).context("the model is written, and could not be verified")
-        };
-        let checked = sets.iter().filter(|_| !models.is_empty()).map(check);
+        let checked = sets.iter().filter(|_| self.verify);
+        let checked = checked.map(|adapters| self.check(&summary, adapters, &console));
         // The summary is printed whatever the verification says.
         let outcome = checked.collect::<Result<Vec<Report>>>();
         let reports = outcome.as_deref().unwrap_or_default();
@@ -283,6 +269,27 @@ impl Export {
             reports.iter().try_for_each(|report| print(&report.to_string()))?;
         }
         outcome?.iter().try_for_each(|report| exit_status(report, "; the files are kept"))
+    }
+
+    /// Verifies the models that were written, with these adapters.
+    fn check(
+        &self,
+        summary: &Summary,
+        adapters: &[AdapterSource],
+        console: &Console,
+    ) -> Result<Report> {
+        let models = summary.model.iter().chain(&summary.stages).map(|it| it.path.clone());
+        let request = VerifyRequest {
+            models: models.collect(),
+            checkpoint: summary.source.clone(),
+            adapters: adapters.to_vec(),
+            adapter_layout: self.layout.order(),
+            ignored: self.ignored.names(),
+            tolerance: self.tolerance,
+            onnxruntime: self.onnxruntime.clone(),
+            ..VerifyRequest::default()
+        };
+        verify(&request, console).context("the model is written, and could not be verified")
     }
 
     fn source(&self) -> Result<Source> {

@@ -11,7 +11,7 @@ use gpt_oss_export::generate::{EndedBy, GenerateRequest, Prompt, Sampling, gener
 use gpt_oss_export::text::LARGEST_TEXT;
 
 use super::console::{Console, print_json, warn, write_if_read};
-use super::values::{Printing, number};
+use super::values::{Printing, from_zero, is_model, number};
 
 /// Continue a text with a model, in onnxruntime, without Python
 ///
@@ -47,7 +47,7 @@ pub struct Generate {
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = number::<usize>(1..=u64::from(u32::MAX)))]
     max_new_tokens: usize,
     /// Sample with this temperature; 0 chooses the likeliest token
-    #[arg(long, value_name = "X", value_parser = from_zero, allow_hyphen_values = true)]
+    #[arg(long, value_name = "X", value_parser = temperature, allow_hyphen_values = true)]
     temperature: Option<f64>,
     /// Sample from the K likeliest tokens
     #[arg(long, value_name = "K", requires = "temperature", value_parser = number::<usize>(1..=u64::MAX))]
@@ -72,10 +72,7 @@ impl Generate {
     pub fn run(self) -> Result<()> {
         let printing = self.printing;
         let console = Console::new(printing.quiet)?;
-        let is_model = |it: &&PathBuf| it.extension().is_some_and(|it| it == "onnx");
-        if let [_, others @ ..] = &self.models[..]
-            && let Some(text) = others.iter().find(|it| !is_model(it))
-        {
+        if let Some(text) = self.models.iter().skip(1).find(|it| !is_model(it)) {
             bail!(
                 "`{}` is no ONNX model: a text to continue is the value of --prompt",
                 text.display()
@@ -104,14 +101,8 @@ impl Generate {
         };
         let is_terminal = io::stdout().is_terminal();
         let mut show = |text: &str| {
-            // A model may be made to write what moves a terminal's cursor.
-            let lines = text.split_inclusive(['\n', '\t']).map(|line| {
-                let end = line.chars().next_back().filter(|it| "\n\t".contains(*it));
-                let body = line.strip_suffix(['\n', '\t']).unwrap_or(line);
-                escape_control(body) + &end.map_or(String::new(), String::from)
-            });
-            let safe = if is_terminal { lines.collect() } else { text.to_owned() };
-            if printing.json() { Ok(true) } else { Ok(write_if_read(safe.as_bytes())?) }
+            let shown = if is_terminal { for_terminal(text) } else { text.to_owned() };
+            if printing.json() { Ok(true) } else { Ok(write_if_read(shown.as_bytes())?) }
         };
         let generated = generate(&request, &mut show, &console)?;
         if request.final_only && generated.text.as_ref().is_some_and(String::is_empty) {
@@ -157,11 +148,19 @@ fn standard_input() -> Result<String> {
     Ok(text)
 }
 
-fn from_zero(text: &str) -> Result<f64, &'static str> {
-    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
-    number.ok_or("expected a number from 0, such as 0.7")
+/// A text without what moves a terminal's cursor: a model may be made to write it.
+fn for_terminal(text: &str) -> String {
+    let escaped = |c: char| match c {
+        '\n' | '\t' => c.to_string(),
+        _ => escape_control(c.encode_utf8(&mut [0; 4])),
+    };
+    text.chars().map(escaped).collect()
+}
+
+fn temperature(text: &str) -> Result<f64, &'static str> {
+    from_zero(text).ok_or("expected a number from 0, such as 0.7")
 }
 
 fn share(text: &str) -> Result<f64, &'static str> {
-    from_zero(text).ok().filter(|it| *it <= 1.0).ok_or("expected a number from 0 to 1, such as 0.9")
+    from_zero(text).filter(|it| *it <= 1.0).ok_or("expected a number from 0 to 1, such as 0.9")
 }

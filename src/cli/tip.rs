@@ -6,6 +6,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 use gpt_oss_export::display::shell_quote;
 
+use super::values::is_model;
+
 /// Words of other tools, and the values that they may mean: the first that an option has.
 const SYNONYMS: [(&str, &str); 12] = [
     ("cpu ort onnxruntime-cpu", "onnxruntime ort"),
@@ -130,21 +132,8 @@ pub fn with_tip(mut error: clap::Error, cli: &Command, arguments: &[String]) -> 
         }
         return error;
     }
-    let is_similar = error.get(ContextKind::SuggestedSubcommand).is_some();
-    let follows_option = error.get(ContextKind::PriorArg).is_some();
     let tip = if let Some(word) = context(ContextKind::InvalidSubcommand) {
-        if cli.find_subcommand(&word).is_some() {
-            Some(format!("the command `{word}` comes first, and has options of its own"))
-        } else if let Some(tip) = other_command(&word, cli, arguments) {
-            Some(tip)
-        } else if is_similar && !Path::new(&word).exists() {
-            None
-        } else if arguments.first().is_some_and(|it| it == "help") {
-            let commands: Vec<_> = cli.get_subcommands().map(Command::get_name).collect();
-            Some(format!("there is help for the commands {}", commands.join(", ")))
-        } else {
-            Some(stray_word(&word, cli, arguments, follows_option))
-        }
+        no_command(&word, &error, cli, arguments)
     } else {
         match (error.kind(), context(ContextKind::InvalidArg)) {
             (ErrorKind::UnknownArgument, Some(unknown)) => {
@@ -175,7 +164,32 @@ fn synonym(word: &str, values: &[String]) -> Option<String> {
     listed.or_else(|| values.iter().map(String::as_str).find(|it| *it == word)).map(str::to_owned)
 }
 
-/// The tip against a word that is no option's.
+/// The tip against a word in the place of a command.
+fn no_command(
+    word: &str,
+    error: &clap::Error,
+    cli: &Command,
+    arguments: &[String],
+) -> Option<String> {
+    if cli.find_subcommand(word).is_some() {
+        return Some(format!("the command `{word}` comes first, and has options of its own"));
+    }
+    if let Some(tip) = other_command(word, cli, arguments) {
+        return Some(tip);
+    }
+    let is_similar = error.get(ContextKind::SuggestedSubcommand).is_some();
+    if is_similar && !Path::new(word).exists() {
+        return None;
+    }
+    if arguments.first().is_some_and(|it| it == "help") {
+        let commands: Vec<_> = cli.get_subcommands().map(Command::get_name).collect();
+        return Some(format!("there is help for the commands {}", commands.join(", ")));
+    }
+    let follows_option = error.get(ContextKind::PriorArg).is_some();
+    Some(stray_word(word, cli, arguments, follows_option))
+}
+
+/// The tip against a word that belongs to no option.
 fn stray_word(word: &str, cli: &Command, arguments: &[String], follows_option: bool) -> String {
     let words = words(cli, arguments);
     let other = words.iter().copied().find(|it| *it != word);
@@ -233,7 +247,7 @@ fn other_command(word: &str, cli: &Command, arguments: &[String]) -> Option<Stri
     Some(named.iter().fold((*tip).to_owned(), |tip, (name, value)| tip.replace(name, value)))
 }
 
-/// The tip for who wants to verify a model that is there.
+/// The tip that an existing model is verified by a command.
 fn to_verify(model: &str, arguments: &[String], other: Option<&str>) -> String {
     let source = value_of(arguments, "--checkpoint").or_else(|| value_of(arguments, "--weights"));
     let source = source.or(other);
@@ -289,7 +303,7 @@ fn unknown_argument(unknown: &str, cli: &Command, arguments: &[String]) -> Optio
         .then(|| format!("`{command}` takes one path: put quotes around one with spaces"))
 }
 
-/// The tip for who verifies a model and names the checkpoint without its option.
+/// The tip against a checkpoint without its option in `verify`.
 fn unnamed_checkpoint(arguments: &[String]) -> Option<String> {
     let [command, one, other, ..] = arguments else { return None };
     let [model, source] = if is_model(one) { [one, other] } else { [other, one] };
@@ -307,8 +321,4 @@ fn value_of<'a>(arguments: &'a [String], option: &str) -> Option<&'a str> {
     let at = arguments.iter().position(|it| it.split('=').next() == Some(option))?;
     let joined = arguments[at].split_once('=').map(|(_, value)| value);
     joined.or(arguments.get(at + 1).map(String::as_str))
-}
-
-fn is_model(word: &str) -> bool {
-    Path::new(word).extension().is_some_and(|extension| extension == "onnx")
 }

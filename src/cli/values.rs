@@ -1,5 +1,6 @@
 //! Values of options, with their help, and the options of several commands.
 
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,9 @@ use gpt_oss_export::export::{
     ModuleGroup, Preset, Provider, RepoPath, SlidingCache, Target,
 };
 use gpt_oss_export::verify::TextSource;
+use serde::Serialize;
+
+use super::console::{print, print_json};
 
 /// Options that accept unknown names.
 #[derive(Args, Debug)]
@@ -74,6 +78,15 @@ pub struct Printing {
 impl Printing {
     pub fn json(&self) -> bool {
         self.json.json
+    }
+
+    /// Prints what a command found or did.
+    pub fn show(&self, result: &(impl Serialize + Display)) -> anyhow::Result<()> {
+        match self {
+            Self { quiet: true, .. } => Ok(()),
+            _ if self.json() => print_json(result),
+            _ => print(&result.to_string()),
+        }
     }
 }
 
@@ -277,6 +290,11 @@ pub fn number<N: TryFrom<u64>>(
     }
 }
 
+/// Parses a finite number from 0.
+pub fn from_zero(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0)
+}
+
 /// A parser of adapters: a path that exists or a repository, perhaps with a name before the first `=`,
 /// and with a weight behind the last.
 pub fn adapter() -> impl TypedValueParser<Value = AdapterSource> {
@@ -333,6 +351,11 @@ fn wrong_weight(text: &str) -> Option<String> {
 
 fn source(name: Option<&str>, path: &str, weight: f64) -> AdapterSource {
     AdapterSource { name: name.map(str::to_owned), path: path.into(), weight }
+}
+
+/// Whether a word or path is the name of an ONNX file.
+pub fn is_model(path: impl AsRef<Path>) -> bool {
+    path.as_ref().extension().is_some_and(|extension| extension == "onnx")
 }
 
 /// A parser of file names with an extension, which need not be UTF-8.

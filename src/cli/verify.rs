@@ -8,8 +8,10 @@ use gpt_oss_export::error::Setting;
 use gpt_oss_export::export::AdapterSource;
 use gpt_oss_export::verify::{ExpertUse, InputOptions, Report, VerifyRequest, verify};
 
-use super::console::{Console, show};
-use super::values::{AdapterLayout, Ignored, Printing, Text, adapter, number, with_extension};
+use super::console::Console;
+use super::values::{
+    AdapterLayout, Ignored, Printing, Text, adapter, from_zero, number, with_extension,
+};
 
 /// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
 ///
@@ -86,13 +88,10 @@ impl Verify {
             onnxruntime: self.onnxruntime,
             trace,
         };
-        let expert_use = self.expert_use.as_ref();
-        expert_use.map_or(Ok(()), |path| ExpertUse::require_new(path))?;
+        self.expert_use.iter().try_for_each(|path| ExpertUse::require_new(path))?;
         let report = verify(&request, &console)?;
-        expert_use.map_or(Ok(()), |path| report.comparison.expert_use.write(path))?;
-        if !printing.quiet {
-            show(&report, printing.json())?;
-        }
+        self.expert_use.iter().try_for_each(|path| report.comparison.expert_use.write(path))?;
+        printing.show(&report)?;
         exit_status(&report, "")
     }
 }
@@ -123,6 +122,5 @@ pub fn exit_status(report: &Report, hint: &str) -> Result<()> {
 }
 
 pub fn tolerance(text: &str) -> Result<f64, &'static str> {
-    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
-    number.ok_or("expected a number such as 1e-4")
+    from_zero(text).ok_or("expected a number such as 1e-4")
 }

@@ -1,6 +1,7 @@
 //! The pipeline: open, identify, build the graph, place the weights, publish.
 
 mod adapters;
+mod example;
 mod open;
 mod outputs;
 mod placement;

@@ -29,6 +29,8 @@ pub struct Opened {
     pub checkpoint: Checkpoint,
     /// The config with all layers of the checkpoint, which adapters have to fit.
     pub base: Config,
+    /// Whether values in BF16 get another dtype, because the runtime has no BF16.
+    pub replaces_bf16: bool,
     /// The graphs to write.
     pub outputs: Vec<PartFile>,
     /// Of all weights; `None` while some are on the hub.
@@ -87,24 +89,69 @@ impl Opened {
     }
 }
 
+/// The checkpoint of a request as it is stored, and its adapters.
+struct Stored {
+    checkpoint: Checkpoint,
+    /// The folder that may hold the tokenizer.
+    folder: PathBuf,
+    hub: Option<HubSummary>,
+    /// Samples of a staged file, with the fingerprint of the checkpoint that it was made from.
+    recorded: Option<Samples>,
+    adapters: Vec<AdapterFile>,
+}
+
 /// Reads headers, and samples for the fingerprint.
 pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
-    // A staged file records the fingerprint of the checkpoint that it was made from.
-    let (mut hub, mut recorded) = (None, None);
-    let source = &spec.request.source;
+    let Spec { request, .. } = spec;
+    let Stored { mut checkpoint, folder, hub, recorded, adapters } = open_source(spec, progress)?;
+    let stored: Vec<Weight> = checkpoint.weights.iter().cloned().collect();
+    let base = checkpoint.config.clone();
+    let (added, replaces_bf16) = prepare(&mut checkpoint, spec, &adapters, progress)?;
+    let outputs = PartFile::all(request, &checkpoint.weights)?;
+    let (adapters, adapter_files) = plan_adapters(request, added, &checkpoint, &outputs)?;
+    let is_local = !request.source.headers_only();
+    let recorded = recorded.filter(|_| checkpoint.weights.iter().eq(&stored));
+    let (fingerprint, faults) = if is_local {
+        identify(&checkpoint, request, &outputs, recorded)?
+    } else {
+        (None, Faults::default())
+    };
+    faults.require_finite()?;
+    let zeros = faults.zeros;
+    if !request.ignored.zeros {
+        zeros.require_vital()?;
+    }
+    Ok(Opened {
+        checkpoint,
+        base,
+        replaces_bf16,
+        outputs,
+        fingerprint,
+        zeros,
+        is_local,
+        folder,
+        hub,
+        adapters,
+        adapter_files,
+    })
+}
+
+/// Opens the checkpoint, wherever it is, and the adapters.
+fn open_source(spec: &Spec, progress: &dyn Progress) -> Result<Stored> {
     let (files, ignored) = adapters::read(&spec.request, progress);
     let ignored = &ignored;
-    let (files, (mut checkpoint, folder)) = match source {
+    match &spec.request.source {
         Source::Checkpoint(folder) => {
             let opened = refuse_staged(folder).and_then(|()| Checkpoint::open(folder, ignored));
-            let (files, checkpoint) = Error::both(files, opened)?;
-            (files, (checkpoint, folder.clone()))
+            let (adapters, checkpoint) = Error::both(files, opened)?;
+            let folder = folder.clone();
+            Ok(Stored { checkpoint, folder, hub: None, recorded: None, adapters })
         }
         Source::Hub(wanted) => {
-            let files = files?;
-            let (repository, checkpoint) = fetch(spec, wanted, &files, ignored, progress)?;
-            hub = Some(HubSummary::new(&repository));
-            (files, (checkpoint, repository.folder()))
+            let adapters = files?;
+            let (repository, checkpoint) = fetch(spec, wanted, &adapters, ignored, progress)?;
+            let (folder, hub) = (repository.folder(), Some(HubSummary::new(&repository)));
+            Ok(Stored { checkpoint, folder, hub, recorded: None, adapters })
         }
         Source::Staged(path) => {
             ignored.require_use(path)?;
@@ -117,68 +164,56 @@ pub fn open(spec: &Spec, progress: &dyn Progress) -> Result<Opened> {
                 path.display(),
                 metadata.contents
             );
-            recorded = Some(Samples { fingerprint: metadata.fingerprint, ..found });
-            (files?, (checkpoint, parent_dir(path).to_owned()))
+            let recorded = Some(Samples { fingerprint: metadata.fingerprint, ..found });
+            let folder = parent_dir(path).to_owned();
+            Ok(Stored { checkpoint, folder, hub: None, recorded, adapters: files? })
         }
-    };
-    let stored: Vec<Weight> = checkpoint.weights.iter().cloned().collect();
-    let base = checkpoint.config.clone();
-    let added = prepare(&mut checkpoint, spec, &files, progress)?;
-    let (mut adapters, mut adapter_files) = (Vec::new(), Vec::new());
-    let outputs = PartFile::all(&spec.request, &checkpoint.weights)?;
+    }
+}
+
+/// What is said of adapters, and the files from which a runtime adds them: of each adapter one for
+/// every graph that it changes.
+fn plan_adapters(
+    request: &Request,
+    added: Vec<FittedAdapter>,
+    checkpoint: &Checkpoint,
+    outputs: &[PartFile],
+) -> Result<(Vec<AdapterSummary>, Vec<PlannedAdapter>)> {
+    let is_apart = request.adapter_as == AdapterAs::Swappable;
     let slots: Vec<Slot> = checkpoint.weights.slots().cloned().collect();
+    let (mut summaries, mut planned) = (Vec::new(), Vec::new());
     for adapter in added {
         let mut files = Vec::new();
-        if let (AdapterAs::Swappable, Some(model)) = (spec.request.adapter_as, &spec.request.output)
-        {
+        if let (true, Some(model)) = (is_apart, &request.output) {
             let whole = RuntimeAdapter::new(adapter.changes.clone(), model, &slots)?;
-            for output in &outputs {
+            for output in outputs {
                 let path = output.adapter_path(&adapter.record.name);
                 let its = whole.only(|matrix| output.part.has(matrix));
                 files.extend(its.map(|its| PlannedAdapter::new(path, its)).transpose()?);
             }
         }
         let paths = files.iter().map(|it| it.file().0.to_owned()).collect();
-        let is_apart = spec.request.adapter_as == AdapterAs::Swappable;
-        adapters.push(AdapterSummary::new(adapter, is_apart, paths)?);
-        adapter_files.extend(files);
+        summaries.push(AdapterSummary::new(adapter, is_apart, paths)?);
+        planned.extend(files);
     }
-    let is_local = !source.headers_only();
-    let recorded = recorded.filter(|_| checkpoint.weights.iter().eq(&stored));
-    let (fingerprint, faults) = match recorded {
-        _ if !is_local => (None, Faults::default()),
-        Some(Samples { fingerprint, faults }) => (Some(fingerprint), faults),
-        None if spec.request.leaves_layers() && !all_exist(checkpoint.weights.iter()) => {
-            let read = outputs.iter().flat_map(|it| it.part.weights(&checkpoint.weights));
-            (None, Samples::of(&checkpoint.identity(), read)?.faults)
-        }
-        None => {
-            let Samples { fingerprint, faults } = checkpoint.samples()?;
-            (Some(fingerprint), faults)
-        }
-    };
-    faults.require_finite()?;
-    let zeros = faults.zeros;
-    if !spec.request.ignored.zeros {
-        zeros.require_vital()?;
-    }
-    Ok(Opened {
-        checkpoint,
-        base,
-        outputs,
-        fingerprint,
-        zeros,
-        is_local,
-        folder,
-        hub,
-        adapters,
-        adapter_files,
-    })
+    Ok((summaries, planned))
 }
 
-/// Whether all files that weights come from are on this machine.
-fn all_exist<'w>(weights: impl Iterator<Item = &'w Weight>) -> bool {
-    files_of(weights).iter().all(|file| file.exists())
+/// The fingerprint of a checkpoint on this machine, and what its samples find. There is none if only
+/// the files of some layers are here.
+fn identify(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    outputs: &[PartFile],
+    recorded: Option<Samples>,
+) -> Result<(Option<Fingerprint>, Faults)> {
+    let all_exist = || files_of(checkpoint.weights.iter()).iter().all(|file| file.exists());
+    if recorded.is_none() && request.leaves_layers() && !all_exist() {
+        let read = outputs.iter().flat_map(|it| it.part.weights(&checkpoint.weights));
+        return Ok((None, Samples::of(&checkpoint.identity(), read)?.faults));
+    }
+    let Samples { fingerprint, faults } = recorded.map_or_else(|| checkpoint.samples(), Ok)?;
+    Ok((Some(fingerprint), faults))
 }
 
 /// The files that weights come from.
@@ -198,13 +233,13 @@ fn refuse_staged(path: &Path) -> Result<()> {
 }
 
 /// Gives a checkpoint the adapters, layers and formats of the model. Conversions leave the factors
-/// of adapters as they are.
+/// of adapters as they are. Returns the adapters, and whether values in BF16 were replaced.
 fn prepare<'a>(
     checkpoint: &mut Checkpoint,
     spec: &'a Spec,
     files: &'a [AdapterFile],
     progress: &dyn Progress,
-) -> Result<Vec<FittedAdapter<'a>>> {
+) -> Result<(Vec<FittedAdapter<'a>>, bool)> {
     let request = &spec.request;
     let Request { layers, mut experts, dense, provider, accept_rounding, .. } = *request;
     let sources = request.adapters.iter().map(|it| &it.source);
@@ -234,11 +269,13 @@ fn prepare<'a>(
         adapters.iter_mut().for_each(|it| it.record.merged = true);
         checkpoint.adapters.extend(adapters.iter().map(|it| it.record.clone()));
     }
-    if request.transformers_js {
-        // onnxruntime-web has no operator that reads BF16, and products in F16 round weights anyway.
+    // onnxruntime-web has no operator that reads BF16, and products in F16 round weights anyway.
+    let replaces_bf16 =
+        request.transformers_js && checkpoint.weights.iter().any(|it| it.dtype == DType::BF16);
+    if replaces_bf16 {
         checkpoint.replace_bf16(spec.dtype_of_products())?;
     }
-    Ok(adapters)
+    Ok((adapters, replaces_bf16))
 }
 
 /// Folds what adapters change into the values. The matrices that they change get these formats, f32 by

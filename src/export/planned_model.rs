@@ -48,9 +48,15 @@ impl<'p> PlannedModel<'p> {
 
     /// Plans what a runtime needs beside the model and its data files.
     pub fn package(&self, request: &Request, data_files: usize) -> Result<Package> {
-        let Self { options, opened: Opened { checkpoint, folder, .. }, .. } = self;
+        let Self { options, opened, .. } = self;
         let path = self.path();
-        let model = PackagedModel { path, options, checkpoint, checkpoint_dir: folder };
+        let model = PackagedModel {
+            path,
+            options,
+            checkpoint: &opened.checkpoint,
+            checkpoint_dir: &opened.folder,
+            replaces_bf16: opened.replaces_bf16,
+        };
         if request.genai {
             let former = onnx::read(path).and_then(|it| ModelMetadata::read(&it.properties));
             let written = former.ok().flatten().and_then(|it| it.genai_config);
@@ -123,7 +129,7 @@ impl<'p> PlannedModel<'p> {
         if opened.is_local {
             let current_path = |file: &Path| transaction.current_path(&parent_dir(path).join(file));
             let read = onnx::graph_ranges(graph, &locate)?;
-            data = onnx::data_digests(read.into_iter(), current_path)?;
+            data = onnx::data_digests(&read, current_path)?;
         }
         let probes = |kind: &str| {
             let these = graph.probes.iter().filter(|(other, _)| *other == kind);

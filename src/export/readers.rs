@@ -10,8 +10,8 @@ use crate::onnx;
 
 /// How many folders may hold models that read a file: its own, and those above it.
 const FOLDERS: usize = 3;
-/// More bytes than a graph has whose weights are in files of their own; in folders above, which may hold
-/// anything, larger files are not read.
+/// Folders above may hold anything, and larger files in them are not read: a graph with external data has
+/// fewer bytes.
 const LARGEST_GRAPH: u64 = 64 << 20;
 
 /// The weights files beside a model that no model there or above reads. None are known if some model

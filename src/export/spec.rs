@@ -173,7 +173,7 @@ fn check_format(role: Role, format: Option<MatrixFormat>) -> Result<()> {
     }
 }
 
-/// Refuses weights that add nothing, an adapter that is there twice, and to stage adapters.
+/// Refuses weights that add nothing, an adapter that is given twice, and adapters beside staged weights.
 fn check_adapters(request: &Request) -> Result<()> {
     let Request { adapters, adapter_layout, adapter_as, save_weights, .. } = request;
     let real = |it: &RequestedAdapter| Ok(canonicalize_existing(&it.source.weights())?);
@@ -200,7 +200,7 @@ fn check_adapters(request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// Refuses ways to have adapters that the rest of the request does not go with.
+/// Refuses ways to have adapters that the rest of the request excludes.
 fn check_adapter_as(request: &Request) -> Result<()> {
     let is_swappable = request.adapter_as == AdapterAs::Swappable;
     ensure!(

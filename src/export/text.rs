@@ -8,13 +8,15 @@ use super::{
 };
 use crate::display::{Table, noun, plural, size, spans, with_thousands};
 use crate::error::Setting;
-use crate::files::parent_dir;
 use crate::graph::Style;
 use crate::model::{Provider, SLACK, Target};
 use crate::onnx::ValueInfo;
 use crate::runtime;
 use crate::tensor::ints::Bits;
-use crate::weights::{MatrixFormat, Provenance};
+use crate::weights::{FormatSet, MatrixFormat, Provenance};
+
+/// Says, after a sentence that recommends settings, how to give them their values.
+type Advice<'p> = &'p dyn Fn(&[(Setting, &str)]) -> String;
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,6 +29,7 @@ impl Summary {
     /// give them their values.
     #[doc(hidden)]
     pub fn table(&self, pass: impl Fn(&[(Setting, &str)]) -> String) -> Table {
+        let pass: Advice = &pass;
         let mut table = Table::default();
         if self.preset.is_some() {
             table.row("preset", self.preset_changes.join(", "));
@@ -41,13 +44,10 @@ impl Summary {
             table.row("ignored", &self.ignored);
         }
         self.adapters.iter().for_each(|it| adapter_rows(&mut table, it));
-        let models = self.model.iter().chain(&self.stages);
-        let model = ModelSummary::joined(models);
+        let model = ModelSummary::joined(self.model.iter().chain(&self.stages));
         let model = model.as_ref();
-        let options = model.map(|model| &model.options);
-        let ort = options.filter(|it| it.target == Target::Ort);
-        let ort_on_cpu = ort.filter(|it| it.provider == Provider::Cpu);
-        let experts = &self.experts.matrices.provenance.format;
+        let ort = model.map(|it| &it.options).filter(|it| it.target == Target::Ort);
+        let is_ort_on_cpu = ort.is_some_and(|it| it.provider == Provider::Cpu);
         let is_merged = self.adapter_records.iter().any(|it| it.merged);
         self.stages.iter().for_each(|it| stage_rows(&mut table, it));
         if let Some(model) = &self.model {
@@ -55,70 +55,27 @@ impl Summary {
         }
         if let Some(model) = model {
             runtime_rows(&mut table, model, is_merged);
-            cache_rows(&mut table, model, self.genai.is_some(), &pass);
+            cache_rows(&mut table, model, self.genai.is_some(), pass);
             weights_rows(&mut table, &self.weights);
         }
         // ONNX Runtime takes no MXFP4 in functions, and on a CPU alone.
         let takes_mxfp4 =
             ort.is_none_or(|it| (it.style, it.provider) == (Style::Flat, Provider::Cpu));
         let advice = takes_mxfp4.then(|| pass(&[(Setting::Experts, "mxfp4")]));
-        experts_rows(&mut table, &self.experts, advice, ort_on_cpu.is_some());
-        if ort_on_cpu.is_some() && experts.contains(MatrixFormat::is_fp4) && !is_merged {
-            let here = if runtime::lacks_avx512() { ", which this one lacks" } else { "" };
-            let advice = pass(&[(Setting::Experts, "int4x2")]);
-            table.row(
-                "speed",
-                format!("experts in {experts} are fast on processors with AVX-512{here}"),
-            );
-            table.note(format!("for other x86 processors int4x2 is many times faster and as exact, with 10 bits a value{advice}"));
+        experts_rows(&mut table, &self.experts, advice, is_ort_on_cpu);
+        if is_ort_on_cpu && !is_merged {
+            speed_rows(&mut table, &self.experts.matrices.provenance.format, pass);
         }
         matrices_rows(&mut table, "dense", &self.dense);
         if let Some(model) = model {
             let matrices = [&self.experts.matrices, &self.dense];
             logits_rows(&mut table, &self.whose_logits(), model, self.preset, matrices, pass);
-            if model.part.is_some() {
-                table.note("of all parts of the model, run in order");
-            }
-            let WeightsSummary { in_place, written, reused, .. } = &self.weights;
-            if *in_place && written.is_empty() && reused.is_empty() {
-                table.note(
-                    "weights were read in samples: only a scan by `inspect` reads all values",
-                );
-            }
-            if self.layers < self.layers_there {
-                let (kept, all) = (self.layers, self.layers_there);
-                table.note(format!(
-                    "with its first {kept} of {all} layers alone: not those of the whole model"
-                ));
-            }
+            self.limits_of_logits(&mut table, model);
         }
         self.genai.iter().for_each(|genai| genai.rows(&mut table));
         self.transformers_js.iter().for_each(|package| package.rows(&mut table));
-        let WeightsSummary { written, reused, bytes_written, .. } = &self.weights;
-        let adapter_files = self.adapters.iter().flat_map(|it| it.file.iter().chain(&it.files));
-        written.iter().chain(adapter_files).for_each(|path| table.row("written", path.display()));
-        reused.iter().for_each(|path| table.row("reused", path.display()));
-        for path in self.weights.unread.iter().map(|it| it.display()) {
-            table.row("unused", format!("{path}: no model reads it any more; you may delete it"));
-        }
-        let bytes = size(*bytes_written);
-        table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
-        // Nobody can paste a path that is not UTF-8.
-        let can_try = |model: &&ModelSummary| {
-            self.hub.as_ref().is_none_or(|hub| hub.awaited.is_empty())
-                && model.part.is_none()
-                && self.transformers_js.is_none()
-                && model.path.to_str().is_some()
-        };
-        if let Some(model) = self.model.as_ref().filter(can_try) {
-            if self.genai.is_some() {
-                let folder = parent_dir(&model.path).display().to_string();
-                table.row("try", format!("onnxruntime_genai.Model({folder:?})"));
-            } else if !model.inputs.iter().any(|input| input.dtype == "bf16") {
-                // Python's numpy has no BF16 for a cache.
-                table.row("try", example(model));
-            }
-        }
+        self.file_rows(&mut table);
+        self.example().iter().for_each(|python| table.row("try", python));
         table
     }
 
@@ -141,6 +98,35 @@ impl Summary {
                 format!("those of the checkpoint{apart}{comma} with the {noun}{rest}")
             }
         }
+    }
+
+    /// What the logits do not tell of the model.
+    fn limits_of_logits(&self, table: &mut Table, model: &ModelSummary) {
+        if model.part.is_some() {
+            table.note("of all parts of the model, run in order");
+        }
+        let WeightsSummary { in_place, written, reused, .. } = &self.weights;
+        if *in_place && written.is_empty() && reused.is_empty() {
+            table.note("weights were read in samples: only a scan by `inspect` reads all values");
+        }
+        let (kept, all) = (self.layers, self.layers_there);
+        if kept < all {
+            table.note(format!(
+                "with its first {kept} of {all} layers alone: not those of the whole model"
+            ));
+        }
+    }
+
+    fn file_rows(&self, table: &mut Table) {
+        let WeightsSummary { written, reused, unread, bytes_written, .. } = &self.weights;
+        let adapter_files = self.adapters.iter().flat_map(|it| it.file.iter().chain(&it.files));
+        written.iter().chain(adapter_files).for_each(|path| table.row("written", path.display()));
+        reused.iter().for_each(|path| table.row("reused", path.display()));
+        for path in unread.iter().map(|it| it.display()) {
+            table.row("unused", format!("{path}: no model reads it any more; you may delete it"));
+        }
+        let bytes = size(*bytes_written);
+        table.row("done", format!("{bytes} of weights written, in {:.3} s", self.seconds));
     }
 
     fn source_line(&self) -> String {
@@ -240,12 +226,7 @@ fn runtime_rows(table: &mut Table, it: &ModelSummary, is_merged: bool) {
 }
 
 /// Caches that keep the last tokens alone, and what a program can no longer do.
-fn cache_rows(
-    table: &mut Table,
-    model: &ModelSummary,
-    is_genai: bool,
-    pass: impl Fn(&[(Setting, &str)]) -> String,
-) {
+fn cache_rows(table: &mut Table, model: &ModelSummary, is_genai: bool, pass: Advice) {
     model.limited_caches.iter().for_each(|caches| table.row("cache", caches));
     if !model.limited_caches.is_empty() {
         let keep = pass(&[(Setting::SlidingCache, "full")]);
@@ -295,6 +276,17 @@ fn experts_rows(table: &mut Table, it: &ExpertsSummary, advice: Option<String>, 
     }
 }
 
+/// Nothing for experts that are fast on all processors.
+fn speed_rows(table: &mut Table, experts: &FormatSet, pass: Advice) {
+    if !experts.contains(MatrixFormat::is_fp4) {
+        return;
+    }
+    let here = if runtime::lacks_avx512() { ", which this one lacks" } else { "" };
+    table.row("speed", format!("experts in {experts} are fast on processors with AVX-512{here}"));
+    let advice = pass(&[(Setting::Experts, "int4x2")]);
+    table.note(format!("for other x86 processors int4x2 is many times faster and as exact, with 10 bits a value{advice}"));
+}
+
 /// Nothing for matrices as in the checkpoint. Whether their format was asked for, now or when
 /// they were staged.
 fn matrices_rows(table: &mut Table, label: &'static str, it: &MatricesSummary) -> bool {
@@ -332,7 +324,7 @@ fn logits_rows(
     model: &ModelSummary,
     preset: Option<Preset>,
     [experts, dense]: [&MatricesSummary; 2],
-    pass: impl Fn(&[(Setting, &str)]) -> String,
+    pass: Advice,
 ) {
     let mut rounded = Vec::new();
     for (matrices, what) in [(experts, "the values of experts"), (dense, "those of dense matrices")]
@@ -366,35 +358,4 @@ fn logits_rows(
         let keep = pass(&settings);
         table.note(format!("keep activations in float{instead} if that rounds too much{keep}"));
     }
-}
-
-/// Python that runs a model on zeros, with an empty cache.
-fn example(it: &ModelSummary) -> String {
-    let size = |axis: usize| it.inputs[0].shape[axis].known().unwrap_or([1, 3][axis]);
-    let (batch, length) = (size(0), size(1));
-    let filled = |with: u64| match (batch, length) {
-        (1, 3) => format!("[[{with}, {with}, {with}]]"),
-        _ => format!("[[{with}] * {length}] * {batch}"),
-    };
-    let mut inputs = format!("\"input_ids\": {}", filled(0));
-    if it.inputs.len() > 1 {
-        inputs += &format!(", \"attention_mask\": {}", filled(1));
-    }
-    if let Some(past) = it.inputs.get(2) {
-        let [_, heads, _, width] = &past.shape[..] else { unreachable!("a cache has rank 4") };
-        let dtype = if past.dtype == "f16" { "float16" } else { "float32" };
-        inputs += &format!(
-            ", **{{i.name: numpy.zeros(({batch}, {heads}, 0, {width}), \"{dtype}\") for i in s.get_inputs()[2:]}}"
-        );
-    }
-    let providers = match it.options.provider {
-        Provider::Cpu => "",
-        Provider::Cuda => ", providers=[\"CUDAExecutionProvider\"]",
-        Provider::WebGpu => ", providers=[\"WebGpuExecutionProvider\"]",
-    };
-    // Rust's quotes are Python's for printable paths.
-    let path = format!("{:?}", it.path.display().to_string());
-    format!(
-        "s = onnxruntime.InferenceSession({path}{providers}); s.run([\"logits\"], {{{inputs}}})"
-    )
 }

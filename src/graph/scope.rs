@@ -9,7 +9,7 @@ use super::{
     Attribute, Builder, Constant, Data, Dim, FUNCTIONS, Fact, Function, IntoShape, Node, Style,
     Value,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::DType;
 
 /// Wires nodes under a path; names of nodes and values begin with it.
@@ -333,19 +333,25 @@ impl NodeBuilder<'_> {
 
     /// That two operands fit together.
     pub(super) fn check(&self, fits: bool, left: &Fact, right: &Fact) -> Result<()> {
-        self.ensure(fits, format_args!("cannot combine {left} with {right}"))
+        if fits { Ok(()) } else { Err(self.misfit(left, right)) }
+    }
+
+    pub(super) fn misfit(&self, left: &Fact, right: &Fact) -> Error {
+        self.error(format_args!("cannot combine {left} with {right}"))
     }
 
     /// The dtype and shape of elementwise results.
     pub(super) fn broadcast(&self, left: &Fact, right: &Fact) -> Result<Fact> {
-        let shape = broadcast(&left.shape, &right.shape);
-        self.check(shape.is_some() && left.dtype == right.dtype, left, right)?;
-        Ok(left.with_shape(shape.unwrap_or_default()))
+        let shape = broadcast(&left.shape, &right.shape).filter(|_| left.dtype == right.dtype);
+        Ok(left.with_shape(shape.ok_or_else(|| self.misfit(left, right))?))
     }
 
     fn ensure(&self, holds: bool, problem: impl Display) -> Result<()> {
+        if holds { Ok(()) } else { Err(self.error(problem)) }
+    }
+
+    fn error(&self, problem: impl Display) -> Error {
         let Node { name, op, .. } = &self.node;
-        let error = || wiring_error(format_args!("node `{name}` ({op}) {problem}"));
-        if holds { Ok(()) } else { Err(error()) }
+        wiring_error(format_args!("node `{name}` ({op}) {problem}"))
     }
 }

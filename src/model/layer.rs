@@ -103,20 +103,22 @@ fn experts(
     weights: &MlpWeights,
     context: &Context,
 ) -> Result<Value> {
-    let is_changed = weights.has_changed_experts();
-    match has_operator(weights, &context.options, |it| it) {
-        true if weights.has_swappable_experts() => {
-            let changes = [&weights.gate_up.changes, &weights.down.changes];
-            let is_changed = has_terms(&mut g.child("experts.are_changed"), changes)?;
-            let by_loop =
-                |g: &mut Scope| portable::experts(&mut g.child("loop"), values, weights, context);
-            let by_operator =
-                |g: &mut Scope| ort::experts(&mut g.child("operator"), values, weights, context);
-            g.if_else("experts", is_changed, by_loop, by_operator)
-        }
-        true if !is_changed => ort::experts(g, values, weights, context),
-        _ => portable::experts(g, values, weights, context),
+    let has_operator = has_operator(weights, &context.options, |it| it);
+    if has_operator && weights.has_swappable_experts() {
+        let changes = [&weights.gate_up.changes, &weights.down.changes];
+        let are_changed = has_terms(&mut g.child("experts.are_changed"), changes)?;
+        let by_loop =
+            |g: &mut Scope| portable::experts(&mut g.child("loop"), values, weights, context);
+        let by_operator =
+            |g: &mut Scope| ort::experts(&mut g.child("operator"), values, weights, context);
+        return g.if_else("experts", are_changed, by_loop, by_operator);
     }
+    let by = if has_operator && !weights.has_changed_experts() {
+        ort::experts
+    } else {
+        portable::experts
+    };
+    by(g, values, weights, context)
 }
 
 /// Whether an operator of the target reads the experts, both matrices at once, as they are stored or

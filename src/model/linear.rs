@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::changes::change_product;
 use super::context::Context;
 use super::options::Target;
-use super::{float, ort, portable, stored_rows};
+use super::{float, ort, portable, row_ranges, stored_rows};
 use crate::checkpoint::Linear;
 use crate::error::Result;
 use crate::graph::{Scope, Value};
@@ -41,29 +41,31 @@ pub fn linears(
     layers: [(&str, &Linear); 3],
     context: &Context,
 ) -> Result<Value> {
-    let options = &context.options;
     let has_bias = layers[0].1.bias.is_some();
     let share_digits = layers.iter().all(|(_, layer)| {
-        options.multiplies_digits(layer.matrix.format)
+        context.options.multiplies_digits(layer.matrix.format)
             && layer.changes.is_empty()
             && layer.bias.is_some() == has_bias
     });
-    if share_digits {
-        let g = &mut g.child(name);
-        let dtype = g.fact(x)?.dtype;
-        let y = ort::digits::linear(g, x, &layers.map(|(_, layer)| &layer.matrix))?;
-        let biases = layers.iter().filter_map(|(name, layer)| Some((name, layer.bias.as_ref()?)));
-        let biases = biases.map(|(name, bias)| float(g, &format!("{name}.bias"), bias, dtype));
-        let biases = biases.collect::<Result<Vec<_>>>()?;
-        if biases.is_empty() {
-            return Ok(y);
-        }
-        let bias = g.concat("bias", &biases, 0)?;
-        return g.add("", y, bias);
+    if !share_digits {
+        let parts = layers.map(|(name, layer)| linear(g, name, x, layer, context));
+        let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
+        return g.concat(name, &parts, 1);
     }
-    let parts = layers.map(|(name, layer)| linear(g, name, x, layer, context));
-    let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
-    g.concat(name, &parts, 1)
+    let g = &mut g.child(name);
+    let dtype = g.fact(x)?.dtype;
+    let y = ort::digits::linear(g, x, &layers.map(|(_, layer)| &layer.matrix))?;
+    let mut biases = Vec::new();
+    for (name, layer) in layers {
+        if let Some(bias) = &layer.bias {
+            biases.push(float(g, &format!("{name}.bias"), bias, dtype)?);
+        }
+    }
+    if biases.is_empty() {
+        return Ok(y);
+    }
+    let bias = g.concat("bias", &biases, 0)?;
+    g.add("", y, bias)
 }
 
 /// The product with the stored matrix. A large one is multiplied in parts of its rows, which are
@@ -93,11 +95,8 @@ fn product(g: &mut Scope, x: Value, layer: &Linear, context: &Context) -> Result
     if out.saturating_mul(row) <= LARGEST_WHOLE {
         return part(g, 0..out, bias);
     }
-    let most = (LARGEST_PART / row).max(1);
-    let step = out.div_ceil(out.div_ceil(most));
-    let parts = (0..out).step_by(step as usize).map(|first| {
-        part(&mut g.child(&format!("rows_{first}")), first..out.min(first + step), None)
-    });
+    let parts = row_ranges(out, LARGEST_PART / row)
+        .map(|rows| part(&mut g.child(&format!("rows_{}", rows.start)), rows, None));
     let parts = parts.collect::<Result<Vec<_>>>()?;
     let Some(bias) = bias else { return g.concat("", &parts, 1) };
     let whole = g.concat("unbiased", &parts, 1)?;

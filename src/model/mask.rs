@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use super::in_dtype;
 use super::sequence::Sequence;
 use super::window::Window;
 use crate::error::Result;
 use crate::graph::{Attribute, Fact, Scope, Value};
-use crate::model::in_dtype;
 use crate::tensor::DType;
 
 /// Longer than any sequence, within the 32 bits of some runtimes.
@@ -27,9 +27,9 @@ pub struct Mask {
 struct CachedKeys {
     /// From each key to each query, i64 `[B or 1, T, S]`
     distance: Value,
-    /// bool `[B, 1, S]`; `None` if all are.
+    /// Which keys are tokens, bool `[B, 1, S]`; `None` if all are.
     is_token: Option<Value>,
-    /// The places of those that stay in the cache, i64 `[B, kv, L, 1]`; `None` if all do.
+    /// The places of the keys that stay in the cache, i64 `[B, kv, L, 1]`; `None` if all do.
     kept: Option<Value>,
 }
 

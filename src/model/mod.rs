@@ -63,6 +63,12 @@ fn stored_rows(g: &mut Scope, weight: &Weight, rows: Range<u64>) -> Result<Value
     g.weight(&name, Fact::new(dtype, shape), &weight.name, rows.start * row..rows.end * row)
 }
 
+/// Ranges of rows, as few as have at most `most` rows each, and one row at least.
+fn row_ranges(rows: u64, most: u64) -> impl Iterator<Item = Range<u64>> {
+    let step = rows.div_ceil(rows.div_ceil(most.max(1)));
+    (0..rows).step_by(step as usize).map(move |first| first..rows.min(first + step))
+}
+
 /// A weight cast to a dtype. onnxruntime folds the cast when it loads the model.
 fn float(g: &mut Scope, name: &str, weight: &Weight, dtype: DType) -> Result<Value> {
     let value = stored(g, weight)?;
@@ -84,4 +90,20 @@ fn finite_sinks(g: &mut Scope, sinks: &Weight, dtype: DType) -> Result<Value> {
     let largest = dtype.largest();
     let sinks = g.clip("sinks.finite", sinks, -largest, largest)?;
     in_dtype(g, "sinks", sinks, dtype)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_have_each_row_once_and_fit() {
+        for (rows, most) in [(1, 9), (201_089, 23_301), (201_088, 23_301), (700_001, 9), (3, 0)] {
+            let ranges: Vec<_> = row_ranges(rows, most).collect();
+            assert!(ranges.windows(2).all(|it| it[0].end == it[1].start), "{ranges:?}");
+            assert_eq!((ranges[0].start, ranges[ranges.len() - 1].end), (0, rows));
+            let fits = |it: &Range<u64>| (1..=most.max(1)).contains(&(it.end - it.start));
+            assert!(ranges.iter().all(fits), "{rows} {most}: {ranges:?}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::weights::{FormatSet, MatrixFormat, PerRole, Role};
 /// The options of a graph, as they are stored in the model's metadata too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GraphOptions {
-    /// Whose operators.
+    /// Which operators.
     pub target: Target,
     /// The execution provider of ONNX Runtime that [`Target::Ort`] is for.
     pub provider: Provider,
@@ -126,7 +126,7 @@ impl GraphOptions {
     /// tokens.
     pub fn cache_window(&self, window: Option<u64>) -> Option<u64> {
         let is_limited = self.has_cache() && self.sliding_cache == SlidingCache::Window;
-        // A longer one is none to ONNX Runtime, which counts with 32 bits.
+        // ONNX Runtime counts with 32 bits, so that a longer window is none.
         window.filter(|size| is_limited && i32::try_from(*size).is_ok())
     }
 

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use super::options::Provider;
 use super::sequence::{Counts, Sequence};
 use super::window::Window;
 use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
-use crate::model::Provider;
 use crate::tensor::DType;
 
 /// Made once for all layers.

@@ -73,8 +73,8 @@ fn frequencies(rope: &Rope, head_dim: u64) -> Vec<f32> {
         if rope.factor <= 1.0 {
             return plain as f32;
         }
-        let stretched = ((index as f64 - low) / (high - low)).clamp(0.0, 1.0);
-        (plain / rope.factor * stretched + plain * (1.0 - stretched)) as f32
+        let r = ((index as f64 - low) / (high - low)).clamp(0.0, 1.0);
+        (plain / rope.factor * r + plain * (1.0 - r)) as f32
     };
     (0..half).map(frequency).collect()
 }

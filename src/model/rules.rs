@@ -58,57 +58,52 @@ pub fn check_options(options: &GraphOptions) -> Result<()> {
 /// Refuses options that a model of these sizes and weights has no operators for.
 pub fn check(config: &Config, weights: &ModelWeights, options: &GraphOptions) -> Result<()> {
     check_options(options)?;
-    let has_digits = weights.formats(Role::Dense).contains(|it| it == MatrixFormat::Int8x2);
-    let formats = weights.formats(Role::Experts);
-    if options.target == Target::Onnx {
+    let GraphOptions { target, provider, style, .. } = *options;
+    if target == Target::Onnx {
         return Ok(());
     }
-    if options.provider != Provider::Cpu && has_digits {
-        let instead = "it has no kernel that multiplies their digits";
-        let what = "dense matrices in int8x2";
-        return Err(unsupported(
-            options.provider,
-            what,
-            instead,
-            Setting::Dense,
-            &["bf16", "int8"],
-        ));
+    let on_gpu = provider != Provider::Cpu;
+    if on_gpu && weights.formats(Role::Dense).contains(|it| it == MatrixFormat::Int8x2) {
+        let (what, instead) =
+            ("dense matrices in int8x2", "it has no kernel that multiplies their digits");
+        return Err(unsupported(provider, what, instead, Setting::Dense, &["bf16", "int8"]));
     }
-    let has_changes = weights.layers.iter().any(|it| it.mlp.has_changed_experts());
-    if options.provider != Provider::Cpu && has_changes {
+    if on_gpu && weights.layers.iter().any(|it| it.mlp.has_changed_experts()) {
         return Err(err!(
-            "execution provider `{}` does not support an adapter of experts: its operator takes none; merge it into the weights",
-            options.provider
+            "execution provider `{provider}` does not support an adapter of experts: its operator takes none; merge it into the weights"
         )
         .with_remedy(Setting::AdapterAs, "merge")
         .with_remedy(Setting::Provider, "cpu"));
     }
-    let too_many = config.experts.iter().find(|count| **count > MOST_EXPERTS_ON_WEBGPU);
-    let error = if !config.head_dim.is_multiple_of(HEAD_DIM_MULTIPLE) {
-        err!(
+    let formats = weights.formats(Role::Experts);
+    let use_onnx = |error: Error| Err(error.with_remedy(Setting::Target, "onnx"));
+    if !config.head_dim.is_multiple_of(HEAD_DIM_MULTIPLE) {
+        return use_onnx(err!(
             "target `ort` does not support a head_dim of {}: GroupQueryAttention needs a multiple of {HEAD_DIM_MULTIPLE}; use target `onnx`, with a cache if the model generates text",
             config.head_dim
-        )
-    } else if options.style == Style::Functions && formats.contains(MatrixFormat::is_fp4) {
-        err!(
+        ));
+    }
+    if style == Style::Functions && formats.contains(MatrixFormat::is_fp4) {
+        return use_onnx(err!(
             "target `ort` does not support functions with experts in {formats}: onnxruntime takes no scales of 8-bit floats as inputs of a function; export without functions, or for target `onnx`"
-        )
-    } else if let (Provider::WebGpu, Some(count)) = (options.provider, too_many) {
-        err!(
+        ));
+    }
+    let too_many = config.experts.iter().find(|count| **count > MOST_EXPERTS_ON_WEBGPU);
+    if let (Provider::WebGpu, Some(count)) = (provider, too_many) {
+        return use_onnx(err!(
             "execution provider `webgpu` does not support {count} experts in a layer: its QMoE takes at most {MOST_EXPERTS_ON_WEBGPU}"
-        )
-    } else if options.provider != Provider::Cpu && formats.common().is_none() {
+        ));
+    }
+    if on_gpu && formats.common().is_none() {
         let (what, instead) = (format!("experts in {formats}"), "its kernels read one format");
         let formats: &[&str] =
-            if options.provider == Provider::Cuda { &["nvfp4", "int4"] } else { &["int4", "int8"] };
-        return Err(unsupported(options.provider, what, instead, Setting::Experts, formats));
-    } else {
-        let mut matrices = weights.matrices(Role::Experts);
-        let mut sources = weights.matrices(Role::Experts).map(Matrix::source);
-        let narrow = sources.find(|source| !source.fills_blocks());
-        return matrices.try_for_each(|matrix| check_experts(matrix, narrow, options));
-    };
-    Err(error.with_remedy(Setting::Target, "onnx"))
+            if provider == Provider::Cuda { &["nvfp4", "int4"] } else { &["int4", "int8"] };
+        return Err(unsupported(provider, what, instead, Setting::Experts, formats));
+    }
+    let mut sources = weights.matrices(Role::Experts).map(Matrix::source);
+    let narrow = sources.find(|source| !source.fills_blocks());
+    let mut matrices = weights.matrices(Role::Experts);
+    matrices.try_for_each(|matrix| check_experts(matrix, narrow, options))
 }
 
 /// Whether the provider's QMoE or MoE reads the experts. On a CPU a Loop reads the others. The rows of

@@ -18,34 +18,43 @@ const DIGITS: usize = 12;
 /// `path` says where the file is now. A digest has two halves: of the ranges, and of
 /// samples of their bytes.
 pub fn data_digests(
-    ranges: impl Iterator<Item = FileRange>,
+    ranges: &[FileRange],
     path: impl Fn(&Path) -> PathBuf,
 ) -> Result<BTreeMap<String, String>> {
-    let mut files: BTreeMap<_, Vec<FileRange>> = BTreeMap::new();
+    let digest = |(file, ranges): (String, Vec<FileRange>)| {
+        let digest = digest(&path(&ranges[0].file), &ranges)?;
+        Ok((file, digest))
+    };
+    by_file(ranges).into_iter().map(digest).collect()
+}
+
+/// What is read of each file, by the model's name of it.
+pub(super) fn by_file<'r>(
+    ranges: impl IntoIterator<Item = &'r FileRange>,
+) -> BTreeMap<String, Vec<FileRange>> {
+    let mut files: BTreeMap<String, Vec<FileRange>> = BTreeMap::new();
     for range in ranges {
-        files.entry(range.file.clone()).or_default().push(range);
+        let file = range.file.to_string_lossy().into_owned();
+        files.entry(file).or_default().push(range.clone());
     }
-    let digests = files.into_iter().map(|(file, ranges)| {
-        Ok((file.to_string_lossy().into(), digest(&path(&file), ranges.into_iter())?))
-    });
-    digests.collect()
+    files
 }
 
 /// Whether the bytes of a file are not those of its recorded digest, as far as samples
 /// tell. If other ranges are read than were recorded, because another program has laid the
 /// tensors out anew, nobody knows.
-pub fn is_changed(recorded: &str, ranges: impl Iterator<Item = FileRange>, path: &Path) -> bool {
+pub fn is_changed(recorded: &str, ranges: &[FileRange], path: &Path) -> bool {
     let Ok(now) = digest(path, ranges) else { return false };
     now != recorded && recorded.get(..DIGITS) == Some(&now[..DIGITS])
 }
 
-fn digest(path: &Path, ranges: impl Iterator<Item = FileRange>) -> Result<String> {
+fn digest(path: &Path, ranges: &[FileRange]) -> Result<String> {
     // Opening a FIFO would block, so check first.
     ensure!(fs::metadata(path)?.is_file(), "`{}` is not a regular file", path.display());
     let mut file = fs::File::open(path)?;
     let (mut layout, mut samples) = (Digest::sha256(), Digest::sha256());
     // Offsets and lengths, in order.
-    let extents: BTreeSet<_> = ranges.map(|range| (range.range.start, range.len())).collect();
+    let extents: BTreeSet<_> = ranges.iter().map(|it| (it.range.start, it.len())).collect();
     for (offset, length) in extents {
         layout.update(format!("{offset} {length}\n"));
         for [start, end] in sample_ranges(length) {

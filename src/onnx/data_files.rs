@@ -56,8 +56,7 @@ fn is_followed(model: &Path, file: &Path) -> bool {
 /// what to do.
 pub fn data_change(file: &Path, ranges: &[FileRange], recorded: &str) -> Option<String> {
     let changed = || "it was changed since the export: restore it, or export again".to_owned();
-    is_changed(recorded, ranges.iter().cloned(), file)
-        .then(|| foreign(file).unwrap_or_else(changed))
+    is_changed(recorded, ranges, file).then(|| foreign(file).unwrap_or_else(changed))
 }
 
 /// What came in the place of a file.

@@ -29,6 +29,8 @@ const IR_VERSION: i64 = 11;
 const IR_VERSION_OF_F8E8M0: i64 = 12;
 /// The key under which ONNX Runtime looks for the part of a model that a node belongs to.
 const PART: &str = "layer_ann";
+/// The operator of a value that the graph contains.
+const CONSTANT: &str = "Constant";
 /// Protobuf's limit.
 pub(super) const MAX_BYTES: usize = i32::MAX as usize;
 
@@ -66,8 +68,11 @@ pub fn encode(
     let initializer = initializers.collect::<Result<_>>()?;
     let optional = main.initializers.iter().filter(|it| it.data == Data::Empty);
     let optional = optional.map(|it| value_info(main, it.value));
-    let mut graph = GraphProto { initializer, ..body(main, &main.body, "gpt_oss", part_of) };
+    let mut graph = GraphProto { initializer, ..body(main, &main.body, "gpt_oss") };
     graph.input.extend(optional);
+    name_parts(&mut graph.node, part_of);
+    let mut functions: Vec<FunctionProto> = functions.iter().map(function).collect();
+    functions.iter_mut().for_each(|it| name_parts(&mut it.node, part_of));
     let message = ModelProto {
         ir_version: ir_version(model),
         producer_name: env!("CARGO_PKG_NAME").to_owned(),
@@ -76,7 +81,7 @@ pub fn encode(
         graph: Some(graph),
         opset_import: opsets(graphs),
         metadata_props: properties.iter().map(|(key, value)| entry(key, value)).collect(),
-        functions: functions.iter().map(|it| function(it, part_of)).collect(),
+        functions,
     };
     let size = message.encoded_len();
     ensure!(
@@ -107,13 +112,23 @@ pub fn ir_version(model: &Model) -> i64 {
     if has_e8m0 { IR_VERSION_OF_F8E8M0 } else { IR_VERSION }
 }
 
-fn body(graph: &Graph, body: &Body, name: &str, part_of: PartOf) -> GraphProto {
+/// Records in each node, those of nested bodies too, which part of the model it belongs to. Constants
+/// belong to none.
+fn name_parts(nodes: &mut [NodeProto], part_of: PartOf) {
+    for node in nodes.iter_mut().filter(|it| it.op_type != CONSTANT) {
+        node.metadata_props = vec![entry(PART, &part_of(&node.name))];
+        let bodies = node.attribute.iter_mut().filter_map(|it| it.g.as_mut());
+        bodies.for_each(|body| name_parts(&mut body.node, part_of));
+    }
+}
+
+fn body(graph: &Graph, body: &Body, name: &str) -> GraphProto {
     let infos = |ids: &[ValueId]| ids.iter().map(|id| value_info(graph, *id)).collect();
     let inner = body.nodes.iter().flat_map(|node| &node.outputs);
     let inner: Vec<ValueId> = inner.copied().filter(|id| !body.outputs.contains(id)).collect();
     GraphProto {
         name: name.to_owned(),
-        node: body.nodes.iter().map(|item| node(graph, item, part_of)).collect(),
+        node: body.nodes.iter().map(|it| node(graph, it)).collect(),
         input: infos(&body.inputs),
         output: infos(&body.outputs),
         value_info: infos(&inner),
@@ -122,11 +137,11 @@ fn body(graph: &Graph, body: &Body, name: &str, part_of: PartOf) -> GraphProto {
 }
 
 /// A function has no initializers: its constants are nodes that come first.
-fn function(function: &Function, part_of: PartOf) -> FunctionProto {
+fn function(function: &Function) -> FunctionProto {
     let Function { name, attributes, graph } = function;
     let names = |ids: &[ValueId]| ids.iter().map(|id| graph.values[*id].0.clone()).collect();
     let constants = graph.initializers.iter().map(|init| constant(graph, init));
-    let nodes = graph.body.nodes.iter().map(|item| node(graph, item, part_of));
+    let nodes = graph.body.nodes.iter().map(|it| node(graph, it));
     FunctionProto {
         name: name.clone(),
         domain: FUNCTIONS.to_owned(),
@@ -150,9 +165,9 @@ fn opsets<'g>(graphs: impl IntoIterator<Item = &'g Graph>) -> Vec<OperatorSetIdP
     domains.into_iter().map(set).collect()
 }
 
-fn node(graph: &Graph, node: &Node, part_of: PartOf) -> NodeProto {
+fn node(graph: &Graph, node: &Node) -> NodeProto {
     let name = |id: ValueId| graph.values[id].0.clone();
-    let attribute = |(key, it): &(&str, Attribute)| attribute(graph, &node.name, key, it, part_of);
+    let attribute = |(key, it): &(&str, Attribute)| attribute(graph, &node.name, key, it);
     NodeProto {
         name: node.name.clone(),
         domain: node.domain.to_owned(),
@@ -160,17 +175,11 @@ fn node(graph: &Graph, node: &Node, part_of: PartOf) -> NodeProto {
         input: node.inputs.iter().map(|id| id.map_or_else(String::new, name)).collect(),
         output: node.outputs.iter().copied().map(name).collect(),
         attribute: node.attributes.iter().map(attribute).collect(),
-        metadata_props: vec![entry(PART, &part_of(&node.name))],
+        metadata_props: Vec::new(),
     }
 }
 
-fn attribute(
-    graph: &Graph,
-    node: &str,
-    name: &str,
-    value: &Attribute,
-    part_of: PartOf,
-) -> AttributeProto {
+fn attribute(graph: &Graph, node: &str, name: &str, value: &Attribute) -> AttributeProto {
     let of = |kind: Type| AttributeProto {
         name: name.to_owned(),
         r#type: kind.into(),
@@ -186,7 +195,7 @@ fn attribute(
         Attribute::Text(text) => AttributeProto { s: Some((*text).into()), ..of(Type::String) },
         Attribute::Ints(numbers) => AttributeProto { ints: numbers.clone(), ..of(Type::Ints) },
         Attribute::Body(nested) => {
-            let graph = body(graph, nested, &format!("{node}.{name}"), part_of);
+            let graph = body(graph, nested, &format!("{node}.{name}"));
             AttributeProto { g: Some(graph), ..of(Type::Graph) }
         }
         Attribute::IntRef(name) => reference(name, Type::Int),
@@ -242,7 +251,7 @@ fn constant(graph: &Graph, constant: &Initializer) -> NodeProto {
     };
     NodeProto {
         name: name.clone(),
-        op_type: "Constant".to_owned(),
+        op_type: CONSTANT.to_owned(),
         output: vec![name],
         attribute: vec![value],
         ..Default::default()

@@ -7,6 +7,7 @@ use fs_err as fs;
 use prost::Message;
 use serde::Serialize;
 
+use super::data_digest::by_file;
 use super::encode::{MAX_BYTES, from_data_type};
 use super::proto::tensor_proto::DataLocation;
 use super::proto::tensor_shape_proto::{Dimension, dimension};
@@ -183,12 +184,7 @@ impl OnnxFile {
 
     /// What is read of each file, by the model's name of it.
     pub fn external_files(&self) -> BTreeMap<String, Vec<FileRange>> {
-        let mut files: BTreeMap<String, Vec<FileRange>> = BTreeMap::new();
-        for (_, external) in self.external_data() {
-            let file = external.file.to_string_lossy().into_owned();
-            files.entry(file).or_default().push(external.clone());
-        }
-        files
+        by_file(self.external_data().map(|(_, external)| external))
     }
 
     fn add_graph(&mut self, graph: &GraphProto, folder: &Path) -> Result<()> {

@@ -81,8 +81,8 @@ fn speculation_errors(options: &GraphOptions) -> Vec<Error> {
     errors
 }
 
-/// Plans the package: reads files, and writes none. An existing config is replaced if it is as `written`
-/// by the export of the model that is there, which has its digest.
+/// Plans the package: reads files, and writes none. An existing config is replaced if it has the digest
+/// `written`, which the existing model records.
 pub fn plan(
     model: &PackagedModel,
     asked_max_length: Option<u64>,
@@ -236,9 +236,8 @@ fn genai_config(
     format!("{genai_config:#}\n")
 }
 
-/// Whether a different `genai_config.json` will be replaced. One that describes another
-/// model of the folder is kept, as a folder has one such file, and so is one that is not as it was
-/// `written`: somebody has edited it.
+/// Whether a different `genai_config.json` will be replaced. Refuses to replace the config of another
+/// model in the folder, and an edited one, which does not have the digest `written`.
 fn replaces(path: &Path, model: &str, text: &str, written: Option<&str>) -> Result<bool> {
     ensure!(!path.is_dir(), "`{}` is a folder, expected a file to write", path.display());
     if !path.is_file() {

@@ -27,6 +27,8 @@ pub struct PackagedModel<'m> {
     pub options: &'m GraphOptions,
     pub checkpoint: &'m Checkpoint,
     pub checkpoint_dir: &'m Path,
+    /// Whether the checkpoint's values in BF16 got another dtype.
+    pub replaces_bf16: bool,
 }
 
 #[derive(Default)]
@@ -100,6 +102,9 @@ pub struct TransformersJsSummary {
     pub dtype: &'static str,
     /// The option `device` that the model is for.
     pub device: &'static str,
+    /// Whether values in BF16 are stored in another dtype.
+    #[serde(skip)]
+    pub(crate) replaces_bf16: bool,
     /// The tokenizer's files.
     #[serde(flatten)]
     pub tokenizer: TokenizerSummary,
@@ -139,13 +144,17 @@ impl GenaiSummary {
 
 impl TransformersJsSummary {
     pub(crate) fn rows(&self, table: &mut Table) {
-        let Self { folder, dtype, device, tokenizer } = self;
+        let Self { folder, dtype, device, replaces_bf16, tokenizer } = self;
         let folder = folder.display();
         table.row(
             "web",
             format!("{folder}: AutoModelForCausalLM.from_pretrained(…, {{ dtype: {dtype:?}, device: {device:?} }})"),
         );
-        table.note("BF16 is stored as F32, or as F16 for products in F16: browsers have no BF16");
+        if *replaces_bf16 {
+            table.note(
+                "BF16 is stored as F32, or as F16 for products in F16: browsers have no BF16",
+            );
+        }
         tokenizer.notes(table);
     }
 }

@@ -78,7 +78,7 @@ pub fn can_measure(config: &Config, options: &GraphOptions) -> bool {
     config.windows.iter().any(|window| options.cache_window(*window).is_none())
 }
 
-/// Where a model of this name belongs if it was to be in a folder.
+/// The path of a model of this name in a folder, or in the folder for models below it.
 fn output(dir: &Path, name: &str) -> String {
     let dir = if dir.ends_with(MODEL_DIR) { dir.to_owned() } else { dir.join(MODEL_DIR) };
     dir.join(name).display().to_string()
@@ -119,7 +119,8 @@ pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package> {
     let (copies, tokenizer) = tokenizer::plan(&dirs, &folder, model.checkpoint.config.vocab_size)?;
     let device = if model.options.provider == Provider::WebGpu { "webgpu" } else { "wasm" };
     let dtype = dtype(model_name(model.path)?)?;
-    let summary = TransformersJsSummary { folder, dtype, device, tokenizer };
+    let replaces_bf16 = model.replaces_bf16;
+    let summary = TransformersJsSummary { folder, dtype, device, replaces_bf16, tokenizer };
     let config = Some((path, format!("{config:#}\n")));
     Ok(Package { copies, config, genai: None, transformers_js: Some(summary) })
 }

@@ -5,14 +5,13 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::adapters::{copied, edit_config, edit_tensors};
+use crate::adapters::{copied, edit_config, with_unknown_names};
 use crate::genai::with_tokenizer;
 use crate::layout_fixtures::in_folder;
 use crate::support::{
     Home, assert_contains, assert_starts, binary, cases, contents, copy_folder, edit_json, export,
     export_args, failure, fixture, model_metadata, printed, staged_args, text, words,
 };
-use safetensors::Dtype;
 
 /// A checkpoint in `checkpoint`, and these adapters beside it.
 pub fn with_adapters(base: &str, adapters: &[&str]) -> Home {
@@ -124,10 +123,9 @@ fn summaries_and_models_list_adapters() {
         &format!("adapter   experts, weight 0.5, fingerprint {}\n", fingerprint.as_str().unwrap()),
     );
 
-    let model = home.join("shown.onnx");
     let [whole, experts] = ["whole-modules", "experts"].map(|it| text(&home.join(it)).to_owned());
     let options = ["--target", "ort", "--adapter", &whole, "--adapter", &experts];
-    let shown = printed(&mut binary(&export_args(&home.checkpoint(), &model, &options)));
+    let shown = home.printed_summary("shown", &options);
     for part in [
         "kB, trained on tiny-hf-bf16\n",
         "\n  mlp.router          replaced, layers 0-2\n",
@@ -222,11 +220,7 @@ fn refuses_adapters_that_cannot_be_added() {
 /// One option ignores names in the checkpoint and in adapters.
 #[test]
 fn ignores_names_in_all_files() {
-    let home = copied("attention");
-    edit_config(&home, "lora_magic", json!(1));
-    edit_tensors(&home, |tensors| {
-        tensors.insert("score.weight".to_owned(), (Dtype::F32, vec![1], vec![0; 4]));
-    });
+    let home = with_unknown_names();
     let options = "--output m.onnx --adapter adapter";
     let sentence = export_in(&home, options).unwrap_err();
     assert_eq!(sentence.lines().count(), 3, "{sentence}");
@@ -257,7 +251,7 @@ fn ignores_names_in_all_files() {
     let ignoring = words("--ignore-config-key lora_* --ignore-tensor score.weight");
     let adapter = text(&home.join("adapter")).to_owned();
     let options = [&["--adapter", &adapter], &ignoring[..]].concat();
-    let shown = printed(&mut binary(&export_args(&home.checkpoint(), &model, &options)));
+    let shown = home.printed_summary("m", &options);
     assert_contains(&shown, &format!("\nadapter  adapter, {apart}, weight 1, fingerprint "));
     assert_contains(
         &shown,

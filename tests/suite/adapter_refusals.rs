@@ -7,7 +7,9 @@ use gpt_oss_export::error::{Error, Setting};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use crate::adapters::{CONFIG, WEIGHTS, copied, edit_config, edit_tensors, fitted, refusal};
+use crate::adapters::{
+    CONFIG, WEIGHTS, copied, edit_config, edit_tensors, fitted, refusal, with_unknown_names,
+};
 use crate::inspect::inspect;
 use crate::layout_fixtures::{Tensors, config, home, in_layout, renamed};
 use crate::support::{
@@ -127,11 +129,7 @@ fn says_all_that_is_wrong_at_once() {
     let keys = ["lora_magic", "lora_trick"].map(|key| (Setting::IgnoreConfigKey, key.to_owned()));
     assert_eq!(error.remedies(), [keys]);
 
-    let home = copied("attention");
-    edit_config(&home, "lora_magic", json!(1));
-    edit_tensors(&home, |tensors| {
-        tensors.insert("score.weight".to_owned(), (Dtype::F32, vec![1], vec![0; 4]));
-    });
+    let home = with_unknown_names();
     let ignored = IgnoredNames {
         config_keys: vec!["lora_*".into()],
         tensors: vec!["score.*".into()],

@@ -129,6 +129,16 @@ pub fn edit_tensors(home: &Path, edit: impl FnOnce(&mut Tensors)) {
     edit_file(&home.join("adapter").join(WEIGHTS), edit);
 }
 
+/// An adapter with a key and a tensor that are not read.
+pub fn with_unknown_names() -> Home {
+    let home = copied("attention");
+    edit_config(&home, "lora_magic", json!(1));
+    edit_tensors(&home, |tensors| {
+        tensors.insert("score.weight".to_owned(), (Dtype::F32, vec![1], vec![0; 4]));
+    });
+    home
+}
+
 /// Names that other programs write for the same modules, and values of every kind.
 #[test]
 fn accepts_names_of_other_programs() {

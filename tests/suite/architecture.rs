@@ -1,7 +1,6 @@
 //! The rules of `docs/architecture.md`, checked on the sources.
 
-use crate::documents::root;
-use crate::support::text;
+use crate::support::{root, text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::mem;

@@ -33,13 +33,12 @@ fn prints_summary() {
 #[test]
 fn summary_tells_what_is_slow_on_this_processor() {
     let home = Home::with("tiny");
-    let (tiny, model) = (home.checkpoint(), home.join("m.onnx"));
     #[cfg(target_arch = "x86_64")]
     let is_slow = !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"));
     #[cfg(not(target_arch = "x86_64"))]
     let is_slow = false;
     let warns = |options: &[&str]| {
-        let summary = printed(&mut binary(&export_args(&tiny, &model, options)));
+        let summary = home.printed_summary("m", options);
         assert_contains(&summary, "needs    ");
         let start = "experts in mxfp4 are fast on processors with AVX-512";
         let advice = "for other x86 processors int4x2 is many times faster and as exact, with 10 bits a value; pass --experts int4x2\n";
@@ -112,8 +111,7 @@ fn summary_tells_whether_logits_are_exact() {
         let home = Home::with("tiny-128");
         let ids = json!({"bos_token_id": 3, "eos_token_id": 1, "pad_token_id": 0}).to_string();
         fs::write(home.join("checkpoint/generation_config.json"), ids).unwrap();
-        let (checkpoint, model) = (home.checkpoint(), home.join("m.onnx"));
-        let printed = printed(&mut binary(&export_args(&checkpoint, &model, &words(options))));
+        let printed = home.printed_summary("m", &words(options));
         let line = printed.lines().find(|line| line.starts_with("logits ")).unwrap();
         assert_contains(line, &expected.replace("EXACT", exact));
         let hint = "INFERENCE_PRECISION_HINT";
@@ -361,9 +359,7 @@ fn describes_itself() {
 fn part_of_the_layers_is_told_beside_the_logits() {
     let home = Home::with("tiny");
     for (layers, told) in [("1", true), ("2", true), ("3", false)] {
-        let (checkpoint, model) = (home.checkpoint(), home.join("m.onnx"));
-        let printed =
-            printed(&mut binary(&export_args(&checkpoint, &model, &["--layers", layers])));
+        let printed = home.printed_summary("m", &["--layers", layers]);
         let note = format!("with its first {layers} of 3 layers alone: not those of the whole");
         assert_eq!(printed.contains(&note), told, "{printed}");
     }

@@ -328,7 +328,7 @@ fn tells_what_was_ignored_of_a_checkpoint() {
     edit_json(&config, |config| config["my_a"] = json!(1));
     let (checkpoint, model) = (home.checkpoint(), home.join("model.onnx"));
     let ignore = ["--ignore-config-key", "my_*"];
-    let line = printed(&mut binary(&export_args(&checkpoint, &model, &ignore)));
+    let line = home.printed_summary("model", &ignore);
     assert_contains(&line, "ignored  the config key `my_a`");
     assert_contains(&line, "the checkpoint's apart from the config key `my_a`, but for");
     let expected = json!({"config_keys": ["my_a"], "tensors": []});
@@ -338,7 +338,7 @@ fn tells_what_was_ignored_of_a_checkpoint() {
     assert_eq!(inspected["ignored"], expected);
     // Nothing is said where there is nothing to say.
     edit_json(&config, |config| drop(config.as_object_mut().unwrap().remove("my_a")));
-    let line = printed(&mut binary(&export_args(&checkpoint, &model, &[])));
+    let line = home.printed_summary("model", &[]);
     assert!(!line.contains("ignored") && !line.contains("apart from"), "{line}");
     assert_eq!(model_metadata(&model)["ignored"], Value::Null);
 }

@@ -1,22 +1,17 @@
 //! Documents and the example agree with the code.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::{env, fs};
 
 use serde_json::{Map, Value};
 
 use crate::genai::with_tokenizer;
 use crate::inspect::inspect;
-use crate::support::{Home, assert_contains, fixture};
+use crate::support::{Home, assert_contains, fixture, root};
 
 #[allow(dead_code)] // its `main`
 #[path = "../../examples/export.rs"]
 mod example;
-
-pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// Every document that people read, below the root, with its text.
 pub fn documents() -> Vec<(String, String)> {
@@ -54,6 +49,21 @@ fn links_between_documents_lead_to_files() {
 }
 
 /// The anchor of a heading.
+/// Whether a document is as generated; with INSTA_UPDATE=always it is written.
+#[track_caller]
+pub fn assert_generated(name: &str, text: &str) {
+    let path = root().join(name);
+    if env::var("INSTA_UPDATE").is_ok_and(|it| it == "always") {
+        fs::write(&path, text).unwrap();
+    }
+    let known = fs::read_to_string(&path).unwrap();
+    let differs = known.lines().zip(text.lines()).find(|(known, new)| known != new);
+    assert!(
+        known == text,
+        "run this test with INSTA_UPDATE=always; the first change: {differs:#?}"
+    );
+}
+
 fn slug(heading: &str) -> String {
     let is_kept = |it: &char| it.is_alphanumeric() || " -_".contains(*it);
     heading.to_lowercase().chars().filter(is_kept).collect::<String>().replace(' ', "-")

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::adapter_exports::export_in;
 use crate::genai::{package, with_tokenizer};
 use crate::support::{
-    Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, edit_json,
-    export_args, fixture, printed, shell, text,
+    Home, assert_contains, assert_ends, cases, contents, copy_folder, edit_json, fixture, shell,
+    text,
 };
 
 /// A checkpoint, an adapter, a staged file, and files of other programs, each in the place of what
@@ -207,11 +207,7 @@ fn former_weights_are_mentioned() {
     assert_eq!(export("out/n", &["--dense", "int8"]).0, Value::Null, "another model reads it");
     let (unread, _) = export("out/m", &["--dense", "int8"]);
     assert_eq!(unread, json!([first]));
-    let printed = printed(&mut binary(&export_args(
-        &home.checkpoint(),
-        &home.join("out/m.onnx"),
-        &[&copy[..], &["--dense", "int8"]].concat(),
-    )));
+    let printed = home.printed_summary("out/m", &[&copy[..], &["--dense", "int8"]].concat());
     let row =
         format!("{}: no model reads it any more; you may delete it\n", first.as_str().unwrap());
     assert_contains(&printed, &row);

@@ -5,7 +5,7 @@ use safetensors::Dtype;
 
 use crate::layout_fixtures::{Tensors, edit_tensors, in_folder, rows};
 use crate::support::{Home, assert_contains, assert_ends, cases};
-use crate::tensor_problems::{Choice, advised, export, fingerprint, rename, with};
+use crate::tensor_problems::{Choice, advised, export, rename, with};
 
 type Renaming = (&'static str, &'static str);
 
@@ -68,7 +68,7 @@ fn wrong_dtypes_are_named_once() {
     for dtype in [Dtype::I64, Dtype::U64, Dtype::F64, Dtype::C64] {
         let sentence = spare(dtype).refusal("m", &[]);
         assert_ends(&sentence, "; pass --ignore-tensor model.layers.0.self_attn.mask");
-        assert_eq!(export(&spare(dtype), &advised(&sentence)[0]), fingerprint(&in_folder("hf")));
+        assert_eq!(export(&spare(dtype), &advised(&sentence)[0]), in_folder("hf").fingerprint());
     }
 }
 
@@ -314,7 +314,7 @@ fn mixtral_names_are_those_of_projections() {
                 }
             }
         });
-        assert_eq!(export(&home, &[]), fingerprint(&in_folder(layout)));
+        assert_eq!(export(&home, &[]), in_folder(layout).fingerprint());
     }
 }
 

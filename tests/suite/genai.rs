@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::layout_fixtures::{Tensor, edit_config, tiny, write_index};
 use crate::sizes::{sparse, write_sparse};
 use crate::support::{
-    Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, edit_json, export,
-    export_args, failure, fixture, printed, read_json, staged_args, words,
+    Home, assert_contains, assert_ends, cases, contents, copy_folder, edit_json, export,
+    export_args, failure, fixture, read_json, staged_args, words,
 };
 
 /// Special tokens that the references never generate.
@@ -159,8 +159,7 @@ fn takes_special_tokens_from_config() {
 fn prints_missing_tokenizer_files() {
     let home = Home::with("tiny");
     fs::write(home.join("checkpoint/generation_config.json"), generation()).unwrap();
-    let (checkpoint, model) = (home.checkpoint(), home.join("model.onnx"));
-    let summary = printed(&mut binary(&export_args(&checkpoint, &model, &["--genai"])));
+    let summary = home.printed_summary("model", &["--genai"]);
     for line in [
         "genai_config.json\n  max_length 131072 (a cache of 201 MB)\n  eos 317, 318\n",
         "  copied generation_config.json\n",
@@ -250,7 +249,7 @@ fn takes_sampling_parameters_from_generation_config() {
 #[test]
 fn leaves_out_what_onnxruntime_genai_cannot_use() {
     let home = Home::with("tiny");
-    let [checkpoint, model] = [home.checkpoint(), home.join("checkpoint/model.onnx")];
+    let checkpoint = home.checkpoint();
     let file = checkpoint.join("generation_config.json");
     let table = r#""do_sample": false, "temperature": 0.0 | {"do_sample": false} | temperature 0.0 (not a positive number)
         "do_sample": true, "temperature": 0.0 | {"do_sample": true} | temperature 0.0 (not a positive number)
@@ -265,7 +264,7 @@ fn leaves_out_what_onnxruntime_genai_cannot_use() {
         let mut config = json!({"bos_token_id": [1], "eos_token_id": 2, "pad_token_id": 3});
         config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
         fs::write(&file, config.to_string()).unwrap();
-        let summary = printed(&mut binary(&export_args(&checkpoint, &model, &["--genai"])));
+        let summary = home.printed_summary("checkpoint/model", &["--genai"]);
         let note = format!("  left out, because onnxruntime-genai cannot use it: {left_out}\n");
         assert_contains(&summary, &note);
         let mut found = read_json(&checkpoint.join("genai_config.json"));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::{env, fs};
+use std::fs;
 
 use gpt_oss_export::adapter::{ModuleGroup, add_slots, apply};
 use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
@@ -15,10 +15,10 @@ use gpt_oss_export::weights::{MatrixFormat, Role};
 use regex::Regex;
 
 use crate::adapters::fitted;
-use crate::documents::root;
+use crate::documents::assert_generated;
 use crate::layout_fixtures::in_folder;
 use crate::sizes::sparse;
-use crate::support::{Home, fixture, graph, open};
+use crate::support::{Home, fixture, graph, open, root};
 
 const HEAD: &str = "\
 # The graph
@@ -328,14 +328,5 @@ fn document() -> String {
 
 #[test]
 fn graph_document_is_that_of_the_code() {
-    let (path, text) = (root().join("docs/graph.md"), document());
-    if env::var("INSTA_UPDATE").is_ok_and(|it| it == "always") {
-        fs::write(&path, &text).unwrap();
-    }
-    let known = fs::read_to_string(&path).unwrap();
-    let differs = known.lines().zip(text.lines()).find(|(known, new)| known != new);
-    assert!(
-        known == text,
-        "run this test with INSTA_UPDATE=always; the first change: {differs:#?}"
-    );
+    assert_generated("docs/graph.md", &document());
 }

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::{env, fs};
+use std::fs;
 
 use serde_json::{Map, Value};
 
-use crate::documents::root;
+use crate::documents::assert_generated;
+use crate::support::root;
 
 const HEAD: &str = "\
 # JSON of the commands
@@ -168,15 +169,5 @@ fn document(schema: &Value) -> String {
 #[test]
 fn json_document_is_that_of_the_schema() {
     let schema = fs::read_to_string(root().join("docs/summary.schema.json")).unwrap();
-    let (path, text) =
-        (root().join("docs/json.md"), document(&serde_json::from_str(&schema).unwrap()));
-    if env::var("INSTA_UPDATE").is_ok_and(|it| it == "always") {
-        fs::write(&path, &text).unwrap();
-    }
-    let known = fs::read_to_string(&path).unwrap();
-    let differs = known.lines().zip(text.lines()).find(|(known, new)| known != new);
-    assert!(
-        known == text,
-        "run this test with INSTA_UPDATE=always; the first change: {differs:#?}"
-    );
+    assert_generated("docs/json.md", &document(&serde_json::from_str(&schema).unwrap()));
 }

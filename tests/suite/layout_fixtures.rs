@@ -114,8 +114,7 @@ pub fn in_layout(layout: &str) -> Tensors {
         all.extend(parts.into_iter().map(|(name, tensor)| (prefix.clone() + &name, tensor)));
     }
     if layout == "split" {
-        let renamed = |name: String| name.replace(".router.", ".router.linear.");
-        all = all.into_iter().map(|(name, tensor)| (renamed(name), tensor)).collect();
+        all = renamed(&all, |name| name.replace(".router.", ".router.linear."));
     }
     all
 }
@@ -203,7 +202,7 @@ pub fn edit_tensors(folder: &Path, edit: impl FnOnce(&mut Tensors)) {
     edit_file(&folder.join("model.safetensors"), edit);
 }
 
-/// Edits a SafeTensors file.
+/// Edits the tensors of a SafeTensors file.
 pub fn edit_file(path: &Path, edit: impl FnOnce(&mut Tensors)) {
     let mut tensors = read(path);
     edit(&mut tensors);

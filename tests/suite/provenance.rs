@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::conversions::{differences, original, with_values, written};
 use crate::layout_fixtures::{config, home, in_folder, in_layout, input_major, narrow};
 use crate::support::{
-    Home, assert_contains, binary, cases, export_args, fixture, model_metadata, printed,
-    staged_args, weights_metadata, words,
+    Home, assert_contains, binary, cases, model_metadata, printed, staged_args, weights_metadata,
+    words,
 };
 
 fn staged_experts(file: &Path) -> Value {
@@ -18,15 +18,6 @@ fn staged_experts(file: &Path) -> Value {
 
 fn model_experts(model: &Path) -> Value {
     model_metadata(model)["experts"].clone()
-}
-
-/// The summary of an export as text.
-fn summary_text(checkpoint: &Path, model: &Path, options: &[&str]) -> String {
-    printed(&mut binary(&export_args(checkpoint, model, options)))
-}
-
-fn summary_in(home: &Home, options: &[&str]) -> String {
-    summary_text(&home.checkpoint(), &home.join("model.onnx"), options)
 }
 
 fn rounding_needed(at: usize, number: f32) -> f32 {
@@ -103,7 +94,7 @@ fn roundings_of_several_conversions_add_up() {
 #[test]
 fn smallest_rounding_is_printed() {
     let (home, _) = with_values(|at, number| if at == 5 { f32::from_bits(1) } else { number });
-    let text = summary_in(&home, &["--experts", "mxfp4", "--accept-rounding"]);
+    let text = home.printed_summary("model", &["--experts", "mxfp4", "--accept-rounding"]);
     let expected = "experts  f32 to mxfp4, rounded: 1 of 884,736 values, relative error ";
     assert!(text.contains(expected) && !text.contains("0.00e0"), "{text}");
 }
@@ -128,7 +119,7 @@ fn files_name_every_format_of_mixed_experts() {
         --experts bf16 | bf16 | experts  bf16 and f16 and f32 to bf16, lossless: all 884,736 values bit for bit
         --experts mxfp4 | mxfp4 | experts  bf16 and f16 and f32 to mxfp4, lossless: all 884,736 values bit for bit";
     for [options, format, end] in cases(table) {
-        assert_contains(&summary_in(&home, &words(options)), &format!("{end}\n"));
+        assert_contains(&home.printed_summary("model", &words(options)), &format!("{end}\n"));
         let experts = model_experts(&home.join("model.onnx"));
         assert_eq!(experts["origin"], "bf16 and f16 and f32");
         assert_eq!(experts["format"], format);
@@ -139,33 +130,31 @@ fn files_name_every_format_of_mixed_experts() {
 #[test]
 fn summary_says_how_much_smaller_mxfp4_is() {
     let bf16 = in_folder("bf16");
-    let text = summary_in(&bf16, &[]);
+    let text = bf16.printed_summary("model", &[]);
     let expected = "experts  1769 kB in bf16\n  converted to mxfp4 they are 3.8 times smaller";
     assert_contains(&text, expected);
     assert_contains(&text, "refused otherwise; pass --experts mxfp4\n");
     for (format, how, size) in
         [("mxfp4", "to mxfp4", ""), ("bf16", "transposed", "  1769 kB in bf16\n")]
     {
-        let text = summary_in(&bf16, &["--experts", format]);
+        let text = bf16.printed_summary("model", &["--experts", format]);
         let line = format!("experts  bf16 {how}, lossless: all 884,736 values bit for bit\n{size}");
         assert!(text.contains(&line) && !text.contains("times smaller"), "{text}");
     }
     let (config, tensors) = narrow();
     let narrow = home(&config, &tensors);
     for (home, options) in [(&narrow, ""), (&bf16, "--target ort --functions")] {
-        let text = summary_in(home, &words(options));
+        let text = home.printed_summary("model", &words(options));
         assert!(text.contains(" in bf16\n") && !text.contains("times smaller"), "{text}");
     }
 }
 
 #[test]
 fn summary_says_that_experts_are_in_the_format_already() {
-    let (split, home) = (in_folder("split"), Home::new());
-    let model = home.join("model.onnx");
-    for (checkpoint, format) in [(fixture("tiny"), "mxfp4"), (split.checkpoint(), "bf16")] {
-        let text = summary_text(&checkpoint, &model, &["--experts", format]);
+    for (home, format) in [(Home::with("tiny"), "mxfp4"), (in_folder("split"), "bf16")] {
+        let text = home.printed_summary("model", &["--experts", format]);
         assert_contains(&text, &format!("experts  already in {format}\n"));
         assert!(!text.contains("times smaller"), "{text}");
-        assert!(!summary_text(&checkpoint, &model, &[]).contains("already"));
+        assert!(!home.printed_summary("model", &[]).contains("already"));
     }
 }

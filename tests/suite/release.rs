@@ -6,8 +6,7 @@ use std::process::Command;
 
 use gpt_oss_export::files::digest::sha256;
 
-use crate::documents::root;
-use crate::support::{Home, paths, printed, text};
+use crate::support::{Home, paths, printed, root, text};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_gpt-oss-export");
 

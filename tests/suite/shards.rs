@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use gpt_oss_export::checkpoint::{Checkpoint, IgnoredNames};
 use safetensors::Dtype;
 use serde_json::json;
 
 use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout, write, write_index};
-use crate::support::{
-    Home, assert_contains, assert_ends, cases, export, failure, open, text, words,
-};
+use crate::support::{Home, assert_contains, assert_ends, cases, export, failure, text, words};
 
 /// A folder with a config and the tensors of a layout in these files, in turn.
 fn in_files(layout: &str, files: &[&str]) -> Home {
@@ -28,13 +25,9 @@ fn numbered(names: &str) -> Vec<String> {
     words(names).iter().map(|name| format!("{name}.safetensors")).collect()
 }
 
-fn fingerprint(folder: &Path) -> String {
-    open(folder).samples().unwrap().fingerprint.to_string()
-}
-
 #[test]
 fn rotary_frequencies_are_accepted() {
-    let expected = fingerprint(&in_folder("hf").checkpoint());
+    let expected = in_folder("hf").fingerprint();
     for name in [
         "model.rotary_emb.inv_freq",
         "model.rotary_emb.original_inv_freq",
@@ -44,7 +37,7 @@ fn rotary_frequencies_are_accepted() {
         let mut tensors = in_layout("hf");
         tensors.insert(name.to_owned(), (Dtype::F32, vec![2], vec![0; 8]));
         let home = home(&config(), &tensors);
-        assert_eq!(fingerprint(&home.checkpoint()), expected);
+        assert_eq!(home.fingerprint(), expected);
         // A script may ignore them already.
         home.export("m", &["--ignore-tensor", name]);
     }
@@ -70,10 +63,9 @@ fn whole_numbered_sets_need_no_index() {
     for [layout, files] in cases(table) {
         let files = numbered(files);
         let home = in_files(layout, &files.iter().map(String::as_str).collect::<Vec<_>>());
-        let checkpoint = home.checkpoint();
-        assert_eq!(fingerprint(&checkpoint), fingerprint(&in_folder(layout).checkpoint()));
+        assert_eq!(home.fingerprint(), in_folder(layout).fingerprint());
         let (model, _) = home.export("m", &[]);
-        export(&["inspect", text(&checkpoint)]);
+        export(&["inspect", text(&home.checkpoint())]);
         assert!(model.exists());
     }
 }
@@ -147,9 +139,9 @@ fn the_index_decides_between_copies_of_a_tensor() {
             let files = [(base, old.clone()), ("overlay.safetensors", overlay.clone())];
             let mut index = all_in(&old, base);
             index.insert(overlaid.to_owned(), "overlay.safetensors");
-            let home_of = |tensors| fingerprint(&home(&config(), tensors).checkpoint());
+            let home_of = |tensors| home(&config(), tensors).fingerprint();
             let found = indexed(&files, &index);
-            assert_eq!(fingerprint(&found.checkpoint()), home_of(&changed));
+            assert_eq!(found.fingerprint(), home_of(&changed));
             // The other way round, if the index names both files.
             let spare = Tensors::from([("spare".to_owned(), overlay[overlaid].clone())]);
             let files = [
@@ -305,13 +297,13 @@ fn tied_lm_heads_are_copies_or_ambiguous() {
     tied["tie_word_embeddings"] = json!(true);
     let mut alone = in_layout("hf");
     alone.remove("lm_head.weight");
-    let expected = fingerprint(&home(&tied, &alone).checkpoint());
+    let expected = home(&tied, &alone).fingerprint();
     let with = |lm_head| {
         let mut tensors = alone.clone();
         tensors.insert("lm_head.weight".to_owned(), lm_head);
         home(&tied, &tensors)
     };
-    assert_eq!(fingerprint(&with(embedding.clone()).checkpoint()), expected);
+    assert_eq!(with(embedding.clone()).fingerprint(), expected);
     with(embedding.clone()).export("m", &["--ignore-tensor", "lm_head.weight"]);
     let [mut last_bit, mut dtype, mut shape] = [(); 3].map(|()| embedding.clone());
     *last_bit.2.last_mut().unwrap() ^= 1;

@@ -6,9 +6,10 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::genai::{generation, package};
+use crate::inspect::inspect;
 use crate::sizes::sparse;
 use crate::support::{
-    Home, assert_contains, binary, cases, edit_json, export_args, printed, read_json, text, words,
+    Home, assert_contains, binary, cases, edit_json, printed, read_json, text, words,
 };
 
 /// A model of three layers with these windows.
@@ -63,9 +64,7 @@ fn caches_are_limited_where_nothing_is_lost() {
         let shown: Vec<String> =
             limited.iter().map(|it| format!("{} in {}", it["tokens"], layers(it))).collect();
         assert_eq!(shown.join(", "), expected.replace('-', ""), "{options}");
-        let inspected: Value =
-            serde_json::from_str(&printed(&mut binary(&["inspect", text(&model), "--json"])))
-                .unwrap();
+        let inspected = inspect(&model, &[]);
         assert_eq!(inspected.get("limited_caches"), summary["model"].get("limited_caches"));
     }
 }
@@ -105,8 +104,7 @@ fn what_is_kept_is_said() {
     ] {
         let home = with_windows(windows);
         let model = home.join("model.onnx");
-        let summary =
-            printed(&mut binary(&export_args(&home.checkpoint(), &model, &words(options))));
+        let summary = home.printed_summary("model", &words(options));
         lines.iter().for_each(|line| assert_contains(&summary, line));
         let inspected = printed(&mut binary(&["inspect", text(&model)]));
         for line in summary.lines().filter(|line| line.starts_with("cache ")) {

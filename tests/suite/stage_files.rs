@@ -122,10 +122,8 @@ fn one_stage_fetches_its_own_shards() {
     for [options, expected] in cases(table) {
         let (hub, here) = (FakeHub::serving_as(REPOSITORY, &repository), Home::new());
         let (model, staged) = (here.join("m.onnx"), here.join("w.safetensors"));
-        let options: Vec<&str> = words(options)
-            .into_iter()
-            .map(|it| if it == "W" { text(&staged) } else { it })
-            .collect();
+        let options = options.replace('W', text(&staged));
+        let options = words(&options);
         let arguments = export_args(Path::new(REPOSITORY), &model, &options);
         let summary = hub.export(&arguments);
         let folder = here.join("owner--tiny");

@@ -256,10 +256,8 @@ fn refuses_cuts_that_are_none() {
         --output m.onnx --stages 2 --only-stage 0 | expected a whole number from 1
         --save-weights W --skip-onnx --stages 2 | cannot be used with";
     for [options, expected] in cases(table) {
-        let options: Vec<&str> = words(options)
-            .into_iter()
-            .map(|it| if it == "W" { text(&staged) } else { it })
-            .collect();
+        let options = options.replace('W', text(&staged));
+        let options = words(&options);
         let output = run(&[&["--checkpoint", text(&home.checkpoint())], &*options].concat());
         assert_eq!(output.status.code(), Some(2));
         assert_contains(&String::from_utf8(output.stderr).unwrap(), expected);

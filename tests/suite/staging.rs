@@ -228,7 +228,7 @@ fn staged_files_are_named_as_such() {
     assert_eq!(sentence, expected);
     let note = "as it was staged, as far as lengths and samples tell";
     assert_contains(&printed(&mut binary(&staged_args(&staged, &model, &[]))), note);
-    let direct = printed(&mut binary(&export_args(&home.checkpoint(), &model, &[])));
+    let direct = home.printed_summary("m", &[]);
     assert!(!direct.contains(note), "{direct}");
     let whole = fs::metadata(&staged).unwrap().len();
     resize(&staged, |length| length - 1000);

@@ -14,9 +14,14 @@ use ndarray::ArrayD;
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// The folder of the repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 /// A file or folder under `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    root().join("tests/fixtures").join(name)
 }
 
 /// The graph of a whole model.
@@ -55,11 +60,23 @@ impl Home {
         self.join("checkpoint")
     }
 
+    /// The fingerprint of the checkpoint.
+    pub fn fingerprint(&self) -> String {
+        open(&self.checkpoint()).samples().unwrap().fingerprint.to_string()
+    }
+
     /// Exports the checkpoint as a model of this name: its path, and the summary.
     pub fn export(&self, name: &str, options: &[&str]) -> (PathBuf, Value) {
         let model = self.join(name).with_extension("onnx");
         let summary = export(&export_args(&self.checkpoint(), &model, options));
         (model, summary)
+    }
+
+    /// What such an export prints.
+    #[track_caller]
+    pub fn printed_summary(&self, name: &str, options: &[&str]) -> String {
+        let model = self.join(name).with_extension("onnx");
+        printed(&mut binary(&export_args(&self.checkpoint(), &model, options)))
     }
 
     /// Stages the checkpoint's weights in a file of this name: its path, and the summary.

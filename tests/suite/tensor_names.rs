@@ -6,17 +6,11 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::inspect::inspect;
-<<<<<<< HEAD
 use crate::layout_fixtures::{
     Tensors, config, home, in_folder, in_layout, renamed, tiny, write_shards,
 };
 use crate::support::{Home, assert_contains, assert_ends, cases, fixture, open, read_json};
-use crate::tensor_problems::{fingerprint, rename, with};
-=======
-use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout, tiny, write_shards};
-use crate::support::{Home, assert_contains, assert_ends, cases, fixture, open, read_json};
-use crate::tensor_problems::{fingerprint, rename, renamed, with};
->>>>>>> read1
+use crate::tensor_problems::{rename, with};
 
 fn config_of(layout: &str) -> Value {
     if ["numbers", "tiny"].contains(&layout) {
@@ -46,12 +40,12 @@ fn prefix_of_all_names_is_left_out() {
         numbers | transformer.model.";
     for [layout, prefix] in cases(table) {
         let tensors = renamed(&tensors_of(layout), |name| format!("{prefix}{name}"));
-        let expected = fingerprint(&home(&config_of(layout), &tensors_of(layout)));
+        let expected = home(&config_of(layout), &tensors_of(layout)).fingerprint();
         let whole = home(&config_of(layout), &tensors);
-        assert_eq!(fingerprint(&whole), expected, "{layout} {prefix}");
+        assert_eq!(whole.fingerprint(), expected, "{layout} {prefix}");
         let sharded = Home::new();
         write_shards(&sharded.checkpoint(), &config_of(layout), tensors.clone());
-        assert_eq!(fingerprint(&sharded), expected, "{layout} {prefix}");
+        assert_eq!(sharded.fingerprint(), expected, "{layout} {prefix}");
 
         let (_, summary) = whole.export("m", &[]);
         let said = format!("the prefix `{prefix}` of all names is left out");
@@ -72,7 +66,7 @@ fn prefix_of_all_names_is_left_out() {
     // Some files lack `model.` behind it.
     let rename = |name: &str| format!("module.{}", name.trim_start_matches("model."));
     let short = home(&config(), &renamed(&in_layout("hf"), rename));
-    assert_eq!(fingerprint(&short), fingerprint(&in_folder("hf")));
+    assert_eq!(short.fingerprint(), in_folder("hf").fingerprint());
 }
 
 #[test]
@@ -91,8 +85,8 @@ fn wrappers_within_names_are_left_out() {
                 continue;
             }
             let wrapped = home(&config_of(layout), &tensors);
-            let expected = fingerprint(&home(&config_of(layout), &tensors_of(layout)));
-            assert_eq!(fingerprint(&wrapped), expected, "{layout} {to}");
+            let expected = home(&config_of(layout), &tensors_of(layout)).fingerprint();
+            assert_eq!(wrapped.fingerprint(), expected, "{layout} {to}");
             let said: Vec<_> =
                 said.split(", ").map(|it| format!("{it} in names is left out")).collect();
             assert_eq!(open(&wrapped.checkpoint()).notes, said);
@@ -102,7 +96,7 @@ fn wrappers_within_names_are_left_out() {
     let rename =
         |name: &str| format!("module.{}", name.replace("self_attn", "self_attn._orig_mod"));
     let wrapped = home(&config(), &renamed(&in_layout("hf"), rename));
-    assert_eq!(fingerprint(&wrapped), fingerprint(&in_folder("hf")));
+    assert_eq!(wrapped.fingerprint(), in_folder("hf").fingerprint());
     let said = [
         "the prefix `module.` of all names is left out",
         "`_orig_mod` (torch.compile) in names is left out",
@@ -122,10 +116,10 @@ fn one_name_with_and_without_a_wrapper_is_ambiguous() {
         "checkpoint` holds `{other}` and `{norm}`, one name without the wrappers: ignore one of them; pass --ignore-tensor {other} or --ignore-tensor {norm}"
     );
     assert_ends(&both.refusal("m", &[]), &end);
-    let kept = fingerprint(&in_folder("hf"));
+    let kept = in_folder("hf").fingerprint();
     tensors.remove(other);
     tensors.insert(norm.to_owned(), changed);
-    let replaced = fingerprint(&home(&config(), &tensors));
+    let replaced = home(&config(), &tensors).fingerprint();
     for (ignored, expected) in [(other, kept), (norm, replaced)] {
         let (_, summary) = both.export("m", &["--ignore-tensor", ignored]);
         assert_eq!(summary["fingerprint"], json!(expected));
@@ -206,7 +200,7 @@ fn prefix_of_some_names_is_refused() {
     assert_ends(&sentence, &format!("ignore the tensors outside the model; pass {advice}"));
     let options = ["--ignore-tensor", "mlp1.0.weight", "--ignore-tensor", "vision_tower.*"];
     let (_, summary) = home.export("m", &options);
-    assert_eq!(summary["fingerprint"], json!(fingerprint(&in_folder("bf16"))));
+    assert_eq!(summary["fingerprint"], json!(in_folder("bf16").fingerprint()));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use safetensors::Dtype;
 use serde_json::json;
 
-use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout, renamed};
-use crate::support::{Home, assert_contains, assert_ends, cases, open, words};
+use crate::layout_fixtures::{Tensors, config, home, in_folder, in_layout};
+use crate::support::{Home, assert_contains, assert_ends, cases, words};
 
 type Edit = fn(&mut Tensors);
 pub type Choice = fn(&str) -> bool;
@@ -13,10 +13,6 @@ pub fn with(layout: &str, edit: impl FnOnce(&mut Tensors)) -> Home {
     let mut tensors = in_layout(layout);
     edit(&mut tensors);
     home(&config(), &tensors)
-}
-
-pub fn fingerprint(home: &Home) -> String {
-    open(&home.checkpoint()).samples().unwrap().fingerprint.to_string()
 }
 
 pub fn rename(tensors: &mut Tensors, from: &str, to: &str) {
@@ -251,15 +247,13 @@ fn both_ways_are_said_where_config_and_tensors_disagree() {
         ),
         (
             "hf",
-            |tensors, _| {
-                *tensors = renamed(tensors, |name| name.replace("self_attn", "attention"));
-            },
+            |tensors, _| rename(tensors, "self_attn", "attention"),
             "model.layers.0.attention.k_proj.bias` [64], ",
         ),
         (
             "hf",
             |tensors, config| {
-                *tensors = renamed(tensors, |name| name.replace("self_attn", "attention"));
+                rename(tensors, "self_attn", "attention");
                 config["attention_bias"] = json!(false);
             },
             "says that attention has no biases (`attention_bias` false), and `CHECKPOINT` holds 12 tensors, such as `model.layers.0.attention.k_proj.bias`: set the key to true",
@@ -316,7 +310,7 @@ fn unknown_tensors_are_ignored_by_one_line() {
         let [advice] = &advised(&home.refusal("m", &[]))[..] else { panic!("one way") };
         let found: Vec<&str> = advice.iter().skip(1).step_by(2).map(String::as_str).collect();
         assert_eq!(found.join(" "), patterns);
-        assert_eq!(export(&home, advice), fingerprint(&in_folder("hf")));
+        assert_eq!(export(&home, advice), in_folder("hf").fingerprint());
     }
 }
 
@@ -343,7 +337,7 @@ fn experts_in_several_forms_are_ambiguous() {
         let end = "and these may differ: ignore all forms but one; pass --ignore-tensor ";
         assert_contains(&sentence, end);
         let found: Vec<String> = advised(&sentence).iter().map(|way| export(&home, way)).collect();
-        let mut expected = [fingerprint(&in_folder("hf")), fingerprint(&replaced)];
+        let mut expected = [in_folder("hf").fingerprint(), replaced.fingerprint()];
         let mut found: [String; 2] = found.try_into().unwrap();
         found.sort();
         expected.sort();

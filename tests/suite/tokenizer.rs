@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use crate::genai::{generation, package, with_tokenizer};
-use crate::support::{Home, assert_contains, binary, cases, export_args, printed, words};
+use crate::support::{Home, assert_contains, cases, words};
 
 /// Files that came in the place of a tokenizer's, by the name that they have.
 #[test]
@@ -59,8 +59,7 @@ fn tells_of_tokens_beyond_the_vocabulary() {
         fs::write(home.join("checkpoint/tokenizer.json"), tokenizer.to_string()).unwrap();
         let found = &package(&home, "out/model", &[])["genai"]["beyond_vocabulary"];
         assert_eq!(found.as_u64(), beyond, "{tokenizer}");
-        let arguments = (home.checkpoint(), home.join("out/model.onnx"));
-        let printed = printed(&mut binary(&export_args(&arguments.0, &arguments.1, &["--genai"])));
+        let printed = home.printed_summary("out/model", &["--genai"]);
         let note = "which are not in the model's vocabulary: it may be another model's";
         assert_eq!(printed.contains(note), beyond.is_some(), "{printed}");
     }

@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use crate::layout_fixtures::{Tensors, config, home, in_layout};
 use crate::support::{
     Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, export, export_args,
     failure, fixture, paths, printed, read_json, staged_args, text, words,
 };
+use safetensors::Dtype;
 use serde_json::json;
 
 #[test]
@@ -49,6 +51,21 @@ fn writes_folder_with_data_config_and_tokenizer() {
     // The config is still that of a checkpoint.
     fs::copy(root.join("config.json"), tiny.join("config.json")).unwrap();
     home.export("again", &[]);
+}
+
+#[test]
+fn bf16_is_mentioned_only_where_it_was_replaced() {
+    let mut tensors = in_layout("hf");
+    let summary = |tensors: &Tensors| {
+        home(&config(), tensors).printed_summary("onnx/model", &["--transformers-js"])
+    };
+    assert_contains(&summary(&tensors), "browsers have no BF16");
+    for (dtype, _, data) in tensors.values_mut().filter(|(dtype, ..)| *dtype == Dtype::BF16) {
+        *dtype = Dtype::F32;
+        *data = data.chunks(2).flat_map(|high| [0, 0, high[0], high[1]]).collect();
+    }
+    let found = summary(&tensors);
+    assert!(!found.contains("BF16"), "{found}");
 }
 
 #[test]

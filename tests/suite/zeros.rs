@@ -3,20 +3,21 @@
 
 use serde_json::Value;
 
-use crate::layout_fixtures::{config, edit_file, home, in_layout};
+use crate::layout_fixtures::{edit_file, in_layout};
 use crate::support::{
     Home, assert_contains, assert_ends, assert_starts, cases, copy_folder, export, export_args,
     fixture, run, text, words,
 };
+use crate::tensor_problems::with;
 
 /// A checkpoint in which tensors with a part in their names are zeros, but for one byte at `at`.
 fn with_zeros(layout: &str, part: &str, at: Option<usize>) -> Home {
-    let mut tensors = in_layout(layout);
-    for (_, (_, _, data)) in tensors.iter_mut().filter(|(name, _)| name.contains(part)) {
-        data.fill(0);
-        at.iter().for_each(|at| data[*at] = 1);
-    }
-    home(&config(), &tensors)
+    with(layout, |tensors| {
+        for (_, (_, _, data)) in tensors.iter_mut().filter(|(name, _)| name.contains(part)) {
+            data.fill(0);
+            at.iter().for_each(|at| data[*at] = 1);
+        }
+    })
 }
 
 /// What an export and an inspection with these options say on standard error, whatever output is asked
@@ -190,13 +191,13 @@ fn sampled_values_that_are_not_finite_are_refused() {
         ),
         ("hf", "layernorm.weight", [0xc0, 0x7f], 1, others),
     ] {
-        let mut tensors = in_layout(layout);
-        let damaged =
-            tensors.iter_mut().filter(|(name, _)| name.contains(part) && !name.ends_with("_bias"));
-        for (_, (_, _, data)) in damaged {
-            data.as_chunks_mut().0[..count].fill(number);
-        }
-        let sentence = said(&home(&config(), &tensors), &[]);
+        let is_damaged = |name: &str| name.contains(part) && !name.ends_with("_bias");
+        let home = with(layout, |tensors| {
+            for (_, (_, _, data)) in tensors.iter_mut().filter(|(name, _)| is_damaged(name)) {
+                data.as_chunks_mut().0[..count].fill(number);
+            }
+        });
+        let sentence = said(&home, &[]);
         assert_starts(&sentence, "error: `");
         assert_contains(&sentence, "/checkpoint/model.safetensors`, tensor `");
         assert_contains(&sentence, expected);

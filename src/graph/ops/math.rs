@@ -46,8 +46,8 @@ impl Scope<'_> {
         let test = node.typed(condition, DType::Bool)?;
         let branches = node.broadcast(&node.fact(yes)?, &node.fact(no)?)?;
         let shape = broadcast(&test.shape, &branches.shape);
-        node.check(shape.is_some(), &test, &branches)?;
-        node.output(branches.with_shape(shape.unwrap_or_default()))
+        let shape = shape.ok_or_else(|| node.misfit(&test, &branches))?;
+        node.output(branches.with_shape(shape))
     }
 
     /// `min(max(x, low), high)`
@@ -97,8 +97,7 @@ impl Scope<'_> {
         let ([outer @ .., rows, inner], [same @ .., depth, columns]) =
             (&left.shape[..], &right.shape[..])
         else {
-            node.check(false, &left, &right)?;
-            unreachable!("refused")
+            return Err(node.misfit(&left, &right));
         };
         let fits = (outer.is_empty() || outer == same) && inner == depth;
         node.check(fits && left.dtype == right.dtype, &left, &right)?;

@@ -186,9 +186,9 @@ impl Scope<'_> {
         let (outer, length) = index.shape.split_at(index.rank().saturating_sub(1));
         let length = length.first().and_then(Dim::known).unwrap_or(u64::MAX);
         let inner = from.shape.get(batch_dims.saturating_add(length as usize)..);
-        let fits = inner.is_some() && outer.get(..batch_dims) == from.shape.get(..batch_dims);
-        node.check(fits, &from, &index)?;
-        let fact = from.with_shape([outer, inner.unwrap_or_default()].concat());
+        let inner = inner.filter(|_| outer.get(..batch_dims) == from.shape.get(..batch_dims));
+        let inner = inner.ok_or_else(|| node.misfit(&from, &index))?;
+        let fact = from.with_shape([outer, inner].concat());
         let node = node.inputs([data, indices]);
         let node = if batch_dims > 0 { node.attr("batch_dims", batch_dims as i64) } else { node };
         node.output(fact)

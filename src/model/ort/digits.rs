@@ -9,7 +9,7 @@
 
 use crate::error::Result;
 use crate::graph::{Constant, Dim, Fact, MICROSOFT, Scope, Value};
-use crate::model::{in_dtype, stored, stored_rows};
+use crate::model::{in_dtype, row_ranges, stored, stored_rows};
 use crate::tensor::DType;
 use crate::tensor::ints::BASE;
 use crate::weights::{Matrix, Weight};
@@ -51,17 +51,17 @@ pub fn linear(g: &mut Scope, x: Value, matrices: &[&Matrix]) -> Result<Value> {
 
 /// Concatenates what `wire` makes of each part along the last axis. The result of a single part keeps
 /// its own name.
-fn each<Part: Copy>(
+fn each<Part>(
     g: &mut Scope,
     name: &str,
     parts: &[Part],
-    mut wire: impl FnMut(&mut Scope, Part) -> Result<Value>,
+    mut wire: impl FnMut(&mut Scope, &Part) -> Result<Value>,
 ) -> Result<Value> {
     if let [part] = parts {
-        return wire(g, *part);
+        return wire(g, part);
     }
     let values = parts.iter().enumerate();
-    let values = values.map(|(at, part)| wire(&mut g.child(&format!("part_{at}")), *part));
+    let values = values.map(|(at, part)| wire(&mut g.child(&format!("part_{at}")), part));
     let values = values.collect::<Result<Vec<_>>>()?;
     let last = g.fact(values[0])?.rank() - 1;
     g.concat(name, &values, last)
@@ -73,12 +73,14 @@ fn few_tokens(g: &mut Scope, x: Value, matrices: &[&Matrix]) -> Result<Value> {
     let (units, codes) = digits(g, x)?;
     let count = Dim::from(DIGITS);
     let codes = g.reshape("digits.rows", codes, [&(&n * &count), &inn])?;
-    let parts =
-        matrices.iter().flat_map(|it| parts(it.out, it.inn).map(|[first, end]| (*it, first, end)));
-    let parts: Vec<(&Matrix, u64, u64)> = parts.collect();
-    let products = each(g, "products", &parts, |g, (matrix, first, end)| {
+    let mut parts = Vec::new();
+    for matrix in matrices {
+        let ranges = row_ranges(matrix.out, LARGEST_PART / matrix.inn);
+        parts.extend(ranges.map(|rows| (*matrix, rows)));
+    }
+    let products = each(g, "products", &parts, |g, (matrix, rows)| {
         let [high, low] =
-            [0, 1].map(|at| stored_rows(g, matrix.digits_and_scales()[at], first..end));
+            [0, 1].map(|at| stored_rows(g, matrix.digits_and_scales()[at], rows.clone()));
         let high = product(g, "high", codes, high?, BASE)?;
         let low = product(g, "low", codes, low?, 1.0)?;
         g.add("high_and_low", high, low)
@@ -105,12 +107,6 @@ fn product(g: &mut Scope, name: &str, digits: Value, weight: Value, factor: f32)
         .constant(0i8)?
         .attr("transB", 1)
         .output(codes.with_dtype(DType::F32).with_shape(shape))
-}
-
-/// The first row and the end of each part of a matrix `[out, in]`.
-fn parts(out: u64, inn: u64) -> impl Iterator<Item = [u64; 2]> {
-    let step = out.div_ceil(out.div_ceil((LARGEST_PART / inn).max(1)));
-    (0..out).step_by(step as usize).map(move |first| [first, out.min(first + step)])
 }
 
 /// Rows `[n, in]` as units f32 `[n, 3, 1]` and digits `[n, 3, in]`, codes u8.
@@ -164,21 +160,4 @@ fn many_tokens(g: &mut Scope, x: Value, matrix: &Matrix) -> Result<Value> {
     let [high, low] = [high, low].map(|weight| stored_rows(g, weight, blocks * rows..out));
     let rest = block(&mut g.child("last"), [high?, low?])?;
     g.concat("", &[y, rest], 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_hold_each_row_once_and_fit() {
-        for (out, inn) in [(1, 32), (201_089, 2880), (201_088, 2880), (700_001, 96), (3, 1 << 27)] {
-            let parts: Vec<[u64; 2]> = parts(out, inn).collect();
-            assert!(parts.windows(2).all(|it| it[0][1] == it[1][0]), "{parts:?}");
-            assert_eq!((parts[0][0], parts[parts.len() - 1][1]), (0, out));
-            let fits =
-                |[first, end]: &[u64; 2]| end - first == 1 || (end - first) * inn <= LARGEST_PART;
-            assert!(parts.iter().all(|it| fits(it) && it[0] < it[1]), "{out} {inn}: {parts:?}");
-        }
-    }
 }

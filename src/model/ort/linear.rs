@@ -3,8 +3,8 @@
 use crate::error::Result;
 use crate::graph::{MICROSOFT, Scope, Value};
 use crate::model::{GraphOptions, Provider, float, stored};
+use crate::tensor::BLOCK;
 use crate::tensor::ints::Bits;
-use crate::tensor::mxfp4;
 use crate::weights::Matrix;
 
 /// `x [n, in]` to `[n, out]`, in the dtype of `x`, with codes u8 `[out, groups, bytes]` and
@@ -30,7 +30,7 @@ pub fn integers(
         .attr("K", matrix.inn as i64)
         .attr("N", matrix.out as i64)
         .attr("bits", bits.count() as i64)
-        .attr("block_size", mxfp4::BLOCK as i64)
+        .attr("block_size", BLOCK as i64)
         .attr("accuracy_level", accuracy_level(options))
         .output(input.with_shape([&input.shape[0], &matrix.out.into()]))
 }

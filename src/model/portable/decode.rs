@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::graph::{Dim, Scope, Value};
 use crate::model::{in_dtype, stored};
 use crate::tensor::ints::{BASE, Bits};
-use crate::tensor::{self, DType, mxfp4};
+use crate::tensor::{self, BLOCK, DType};
 use crate::weights::{Matrix, MatrixFormat, Weight};
 
 /// One expert's part of a weight, as stored.
@@ -66,7 +66,7 @@ pub fn fp8(g: &mut Scope, name: &str, dtype: DType, bytes: Value) -> Result<Valu
 /// `[out, groups · 32]`, by Cast, Sub and Mul: onnxruntime fuses DequantizeLinear with a
 /// product into one with 8-bit activations.
 fn from_integers(g: &mut Scope, bits: Bits, codes: Value, scales: Value) -> Result<Value> {
-    let (block, shape) = (Dim::from(mxfp4::BLOCK), g.fact(codes)?.shape);
+    let (block, shape) = (Dim::from(BLOCK), g.fact(codes)?.shape);
     let [out, groups] = [&shape[0], &shape[1]];
     let codes = match bits {
         Bits::Eight => codes,
@@ -95,7 +95,7 @@ fn from_int4x2(g: &mut Scope, codes: Value, scales: Value) -> Result<Value> {
     let codes = g.reshape("codes.rows", codes, [&rows, groups, bytes])?;
     let scales = g.reshape("scales.rows", scales, [&rows, groups])?;
     let terms = from_integers(g, Bits::Four, codes, scales)?;
-    let terms = g.reshape("terms", terms, [out, two, &(groups * &mxfp4::BLOCK.into())])?;
+    let terms = g.reshape("terms", terms, [out, two, &(groups * &BLOCK.into())])?;
     g.reduce_sum("sum", terms, 1, false)
 }
 

@@ -17,6 +17,15 @@ pub fn references(logits: &str) -> [Value; 2] {
     })
 }
 
+/// The name of the logits of an adapter, of which there are several forms.
+pub fn logits_of(adapter: &str) -> &str {
+    match adapter {
+        "experts-peft-0.19.0" => "experts",
+        "tinker" => "tinker-peft",
+        other => other,
+    }
+}
+
 /// A prompt at once, token by token past the window of 8, and rows of unequal length.
 pub fn ways() -> Value {
     json!([
@@ -64,11 +73,7 @@ fn several_adapters_are_added() {
     for name in
         ["attention", "experts", "experts-peft-0.19.0", "router-head", "embedding", "tinker"]
     {
-        let logits = match name {
-            "experts-peft-0.19.0" => "experts",
-            "tinker" => "tinker-peft",
-            other => other,
-        };
+        let logits = logits_of(name);
         let home = Home::with("tiny-hf");
         let [first, second] = ["first", "second"].map(|folder| add(&home, name, folder));
         let [first, second] = [format!("{first}=0.25"), format!("{second}=0.75")];
@@ -138,11 +143,7 @@ fn adapters_go_with_other_options() {
 #[test]
 fn other_runtimes_compute_adapters() {
     for name in ["experts-peft-0.19.0", "tinker", "tokens", "embedding", "router-head", "biases"] {
-        let logits = match name {
-            "experts-peft-0.19.0" => "experts",
-            "tinker" => "tinker-peft",
-            other => other,
-        };
+        let logits = logits_of(name);
         let home = Home::with("tiny-hf");
         let adapter = add(&home, name, "adapter");
         let (model, _) = home.export("m", &["--kv-cache", "--adapter", &adapter]);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::environment::{interpreter, javascript, node_modules, python};
 use super::page::has_browser;
-use crate::support::{Home, assert_contains, copy_folder};
+use crate::support::{Home, assert_contains, copy_folder, root};
 
 /// Serves a folder on loopback, until it is dropped.
 struct Server {
@@ -44,7 +44,7 @@ impl Drop for Server {
 /// A folder with the page, npm's packages and the trained checkpoint.
 fn home() -> Home {
     let home = Home::with("trained");
-    copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/web"), &home);
+    copy_folder(&root().join("examples/web"), &home);
     std::os::unix::fs::symlink(node_modules(), home.join("node_modules")).unwrap();
     home
 }

@@ -9,10 +9,10 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::environment::{interpreter, javascript, onnxruntime, python_of, search_path};
-use crate::documents::{documents, root};
+use crate::documents::documents;
 use crate::genai::with_tokenizer;
 use crate::layout_fixtures::in_folder;
-use crate::support::{Home, binary, copy_folder, export_args, fixture, printed, text};
+use crate::support::{Home, binary, copy_folder, export_args, fixture, printed, root, text};
 
 /// Commands and programs run in a folder as their document assumes it, with the built binary. The
 /// blocks of Python in a document are one program, which runs after all commands.

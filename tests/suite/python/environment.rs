@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::support::{fixture, printed};
+use crate::support::{fixture, printed, root};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ pub fn python(script: &str, arguments: &[&str], request: &Value) -> Value {
 }
 
 fn run_script(interpreter: &Path, script: &str, arguments: &[&str], request: &Value) -> Value {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
+    let script = root().join("tests/python").join(script);
     let mut child = Command::new(interpreter)
         .arg(script)
         .args(arguments)
@@ -103,7 +103,7 @@ pub fn assert_steps_of(
 /// A folder below `target` with the packages of a manifest, installed by the first test that
 /// needs them.
 fn installed(name: &str, manifest: &str, install: impl Fn(&Path, &Path)) -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(manifest);
+    let manifest = root().join("tests").join(manifest);
     let wanted = fs::read_to_string(&manifest).unwrap();
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(target).unwrap();

@@ -7,10 +7,9 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 
 use super::environment::{beside_examples, examples_interpreter, onnxruntime, search_path};
-use crate::documents::root;
 use crate::support::{
     Home, assert_contains, binary, cases, copy_folder, edit_json, fixture, printed, read_json,
-    summary, text, words,
+    root, summary, text, words,
 };
 
 const MESSAGES: [&str; 3] = ["Who was Moses?", "And then?", "Go on"];

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::environment::onnxruntime;
 use super::{adapter_faults, reader_faults};
-use crate::support::{Home, printed, text};
+use crate::support::{Home, printed, root, text};
 
 /// A fault to plant.
 pub struct Fault {
@@ -49,7 +49,7 @@ fn copy(from: &Path, to: &Path, edit: &impl Fn(&Path, String) -> String) {
 fn faulty_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = root();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faulty");
         let target = folder.join("../..");
         let source = root.join("src");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::environment::{OPENVINO, assert_steps, assert_within, reference};
-use super::lossless_experts::exported_in;
+use super::lossless_experts::{exported_in, ways};
 use super::verify::passes;
 use crate::layout_fixtures::edit_tensors;
 use crate::support::{Home, assert_contains, edit_json, fixture, text, words};
@@ -52,15 +52,9 @@ fn logits_are_nearly_those_of_openais_implementation() {
 /// Steps past the window of 8, of rows of unequal length, of more than 64 tokens and fewer.
 #[test]
 fn steps_are_nearly_exact() {
-    let ways = json!([
-        {"rows": [0, 1], "lengths": [1, 1], "steps": 39},
-        {"rows": [0], "lengths": [270], "steps": 30},
-        {"rows": [0, 1, 1, 0], "lengths": [9, 5, 1, 3], "padding": "left", "steps": 31},
-        {"rows": [0, 1, 0], "lengths": [36, 20, 5], "padding": "right", "chunks": 4, "steps": 3},
-    ]);
     let home = Home::with("tiny");
     let models = models(&home, &["--target ort", "--kv-cache"]);
-    assert_steps(1e-4, &models, &["2x40", "1x300"], json!({"ways": ways}));
+    assert_steps(1e-4, &models, &["2x40", "1x300"], ways());
 }
 
 /// `verify` compares with the model's own values, and so knows what multiplying digits costs.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::adapters::{references, ways};
+use super::adapters::{logits_of, references, ways};
 use super::environment::{OPENVINO, assert_steps_of, python};
 use crate::adapters::{ADAPTERS, add, bases, order};
 use crate::layout_fixtures::in_folder;
@@ -44,7 +44,7 @@ fn merged_models_round_as_their_formats_do() {
         ("tokens", &["--max-shard-size", "2MB"], 2e-5),
     ];
     for (name, options, bound) in table {
-        let logits = if name == "tinker" { "tinker-peft" } else { name };
+        let logits = logits_of(name);
         let home = Home::with("tiny-hf");
         let adapter = add(&home, name, "adapter");
         let merge = ["--kv-cache", "--adapter", &adapter, "--adapter-as", "merge"];
@@ -63,7 +63,7 @@ fn staged_files_hold_merged_adapters() {
     for (name, base) in
         [("experts", "hf"), ("tinker", "bf16"), ("router-head", "split"), ("biases", "hf")]
     {
-        let logits = if name == "tinker" { "tinker-peft" } else { name };
+        let logits = logits_of(name);
         let home = in_folder(base);
         let adapter = add(&home, name, "adapter");
         let (staged, _) = home.stage("w", &["--adapter", &adapter, "--adapter-as", "merge"]);
@@ -90,7 +90,7 @@ fn staged_files_hold_merged_adapters() {
 #[test]
 fn other_runtimes_compute_merged_adapters() {
     for name in ["experts", "tinker", "tokens", "embedding", "router-head"] {
-        let logits = if name == "tinker" { "tinker-peft" } else { name };
+        let logits = logits_of(name);
         let home = Home::with("tiny-hf");
         let adapter = add(&home, name, "adapter");
         let merge = ["--kv-cache", "--adapter", &adapter, "--adapter-as", "merge"];

@@ -6,9 +6,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::environment::{serving, serving_interpreter};
-use crate::documents::root;
 use crate::stages::stage_paths;
-use crate::support::{Home, fixture, printed, read_json};
+use crate::support::{Home, fixture, printed, read_json, root};
 
 fn example(name: &str) -> PathBuf {
     root().join("examples").join(name)

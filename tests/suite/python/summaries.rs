@@ -8,12 +8,11 @@ use serde_json::{Value, json};
 
 use super::environment::{onnxruntime, python};
 use super::faults::{tie, with_tensors};
-use crate::documents::root;
 use crate::fake_hub::{HubTest, REPOSITORY};
 use crate::inspect::{data_file, inspect};
 use crate::layout_fixtures::{self, LAYOUTS, edit_file, in_folder};
 use crate::puzzle::puzzle;
-use crate::support::{Home, binary, copy_folder, edit_json, export_args, fixture, words};
+use crate::support::{Home, binary, copy_folder, edit_json, export_args, fixture, root, words};
 
 const COMMANDS: &str = "
     --checkpoint packaged --output packaged/g.onnx --genai --kv-cache
