@@ -78,7 +78,7 @@ pub fn fitted(
     adapter::fit(&AdapterFile::open(folder, ignored)?, &base.config, order)
 }
 
-fn fit(home: &Path) -> Result<Adapter> {
+pub fn fit(home: &Path) -> Result<Adapter> {
     let (folder, base) = (home.join("adapter"), open(&home.join("checkpoint")));
     fitted(&folder, &base, &IgnoredNames::default(), None)
 }
@@ -177,47 +177,6 @@ fn accepts_names_of_other_programs() {
     assert!(adapter.terms.iter().any(|term| term.matrix == "layers.0.attn.out"));
     for [name, _, replaced] in cases(table) {
         assert!(adapter.replacements.iter().any(|it| it.replaced == replaced), "{name}");
-    }
-}
-
-/// PEFT saves an lm_head of a resized vocabulary three times over.
-#[test]
-fn leaves_out_copies_of_what_is_saved_as_a_whole() {
-    let (saved, name) = ("modules_to_save.weight", "base_model.model.lm_head.");
-    let home = copied("whole-modules");
-    let expected = fit(&home).unwrap().replacements.len();
-    let copy = |end: &str, edit: fn(&mut Vec<u8>)| {
-        edit_tensors(&home, |tensors| {
-            let mut tensor = tensors[&format!("{name}weight")].clone();
-            edit(&mut tensor.2);
-            tensors.insert(format!("{name}{end}"), tensor);
-        });
-    };
-    copy("original_module.weight", |bytes| bytes.fill(0));
-    copy(saved, |_| ());
-    assert_eq!(fit(&home).unwrap().replacements.len(), expected);
-    copy(saved, |bytes| bytes.fill(0));
-    let error = fit(&home).unwrap_err().to_string();
-    let expected = "`base_model.model.lm_head.weight` and `base_model.model.lm_head.modules_to_save.weight` with other values, of which one must be a copy: save the adapter again";
-    assert_contains(&error, expected);
-}
-
-/// Experts that are replaced as a whole, and lost if they are taken out.
-#[test]
-fn refuses_experts_that_are_saved_as_a_whole() {
-    for saved in ["experts", "mlp"] {
-        let home = copied("attention");
-        edit_config(&home, "modules_to_save", json!([saved]));
-        let warning = AdapterFile::open(&home.join("adapter"), &IgnoredNames::default());
-        let warning = warning.unwrap().warning(None).unwrap().unwrap();
-        assert_contains(&warning, "has nothing for `model.layers.0.mlp.experts.down_proj`");
-        edit_tensors(&home, |tensors| {
-            let name = "base_model.model.model.layers.0.mlp.experts.gate_up_proj";
-            tensors.insert(name.to_owned(), (Dtype::BF16, vec![8, 96, 256], vec![0; 8 * 96 * 512]));
-        });
-        let error = fit(&home).unwrap_err().to_string();
-        let expected = "replaces experts as a whole, with `base_model.model.model.layers.0.mlp.experts.gate_up_proj`, as key `modules_to_save` of its adapter_config.json says, which is not supported: merge it";
-        assert_contains(&error, expected);
     }
 }
 

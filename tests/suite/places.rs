@@ -41,7 +41,8 @@ fn what_lies_deeper_is_named() {
         save a/b/c/d/e/f | `C` holds no config.json: add the files that the checkpoint lacks |
         save hub/models--openai--gpt-oss-20b/snapshots/0123; file xet/a/b | `C/hub/models--openai--gpt-oss-20b/snapshots/0123` in it holds a checkpoint: use it | C/hub/models--openai--gpt-oss-20b/snapshots/0123
         mkdir -p s/abc; ln -s ../../blobs/1 s/abc/config.json | `C/s/abc/config.json` is a link to `../../blobs/1`, where nothing is: download it again, or copy what it links to along with it |
-        file manifests/registry.ollama.ai/library/gpt-oss/20b; file blobs/sha256-e7b273f9 | `C/manifests` is Ollama's store of models, in GGUF: use the SafeTensors checkpoint |
+        file manifests/registry.ollama.ai/library/gpt-oss/20b; file blobs/sha256-e7b273f9 | `C/blobs/sha256-e7b273f9` in it is Ollama's store of models, in GGUF: use the SafeTensors checkpoint |
+        file sha256-e7b273f9 | `C/sha256-e7b273f9` is Ollama's store of models, in GGUF: use the SafeTensors checkpoint |
         file models/manifests/x; file models/blobs/sha256-e7b273f9 | `C/models/manifests` in it is Ollama's store of models |
         save a/b/c; save z | `C/z` in it holds a checkpoint: use it | C/z
         save checkpoint-500; save checkpoint-1000 | several folders in it hold checkpoints, `C/checkpoint-500`, `C/checkpoint-1000`: choose one, such as the last, `C/checkpoint-1000` | C/checkpoint-1000

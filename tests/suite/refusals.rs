@@ -203,7 +203,7 @@ fn refuses_damaged_and_foreign_weights_files() {
         (&folder, "is a folder, and a staged weights file is expected"),
         (&folder.join("absent"), "there is no file `"),
         (&gguf, "x.gguf` is GGUF, llama.cpp's format: use the SafeTensors"),
-        (&blob, "sha256-e7b273f9` is GGUF, llama.cpp's format: use the SafeTensors"),
+        (&blob, "sha256-e7b273f9` is Ollama's store of models, in GGUF: use the SafeTensors"),
         (
             &fixture("tiny/model.safetensors"),
             "is not a weights file of gpt-oss-export; to use a checkpoint, give its folder",
