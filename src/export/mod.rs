@@ -115,6 +115,7 @@ pub fn export(spec: &Spec, progress: &dyn Progress) -> Result<Summary> {
         stages,
         genai: package.genai,
         transformers_js: package.transformers_js,
+        outdated: package.outdated,
         experts: ExpertsSummary::new(&checkpoint.config, matrices(Role::Experts), fit_mxfp4),
         dense: matrices(Role::Dense),
         weights: placement.summary,

@@ -55,6 +55,11 @@ impl<'p> PlannedModel<'p> {
             options,
             checkpoint: &opened.checkpoint,
             checkpoint_dir: &opened.folder,
+            adapter_dirs: request
+                .adapters
+                .iter()
+                .map(|it| parent_dir(&it.source.weights()).to_owned())
+                .collect(),
             replaces_bf16: opened.replaces_bf16,
         };
         if request.genai {
@@ -64,7 +69,7 @@ impl<'p> PlannedModel<'p> {
         } else if request.transformers_js {
             transformers_js::plan(&model, data_files)
         } else {
-            Ok(Package::default())
+            Ok(Package { outdated: Vec::from_iter(genai::outdated(path)), ..Package::default() })
         }
     }
 

@@ -56,6 +56,9 @@ pub struct Summary {
     pub stages: Vec<ModelSummary>,
     pub genai: Option<GenaiSummary>,
     pub transformers_js: Option<TransformersJsSummary>,
+    /// Configs for onnxruntime-genai that were written for the model that this one replaces.
+    #[serde(serialize_with = "lossy_paths", skip_serializing_if = "Vec::is_empty")]
+    pub outdated: Vec<PathBuf>,
     pub experts: ExpertsSummary,
     /// The matrices of attention and lm_head.
     pub dense: MatricesSummary,

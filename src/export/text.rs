@@ -11,6 +11,7 @@ use crate::error::Setting;
 use crate::graph::Style;
 use crate::model::{Provider, SLACK, Target};
 use crate::onnx::ValueInfo;
+use crate::package::tokenizer::TokenizerSummary;
 use crate::runtime;
 use crate::tensor::ints::Bits;
 use crate::weights::{FormatSet, MatrixFormat, Provenance};
@@ -82,7 +83,19 @@ impl Summary {
     /// What the model may not be meant to be, whoever reads the summary.
     pub fn warnings(&self) -> Vec<String> {
         let adapters = self.adapters.iter().filter_map(|it| it.warning.clone());
-        self.zeros.warnings().into_iter().chain(adapters).collect()
+        let tokenizers = [
+            self.genai.as_ref().map(|it| &it.tokenizer),
+            self.transformers_js.as_ref().map(|it| &it.tokenizer),
+        ];
+        let tokenizers = tokenizers.into_iter().flatten().flat_map(TokenizerSummary::warnings);
+        let outdated = self.outdated.iter().map(|path| {
+            format!(
+                "`{}` was written for the model that this one replaces: delete it, or export with the files for onnxruntime-genai",
+                path.display()
+            )
+        });
+        let zeros = self.zeros.warnings().into_iter();
+        zeros.chain(adapters).chain(tokenizers).chain(outdated).collect()
     }
 
     /// Of what the model has the logits.

@@ -102,7 +102,7 @@ pub fn plan(
     let text = genai_config(name, config, options, &generation, max_length, speculative);
     let path = dir.join(GENAI_CONFIG);
     let replaced = replaces(&path, name, &text, written)?;
-    let (copies, tokenizer) = tokenizer::plan(&dirs, dir, config.vocab_size)?;
+    let (copies, tokenizer) = model.tokenizer(&dirs, dir)?;
     let summary = GenaiSummary {
         config: path.clone(),
         replaced,
@@ -114,7 +114,7 @@ pub fn plan(
         left_out: generation.left_out,
         tokenizer,
     };
-    Ok(Package { copies, config: Some((path, text)), genai: Some(summary), transformers_js: None })
+    Ok(Package { copies, config: Some((path, text)), genai: Some(summary), ..Package::default() })
 }
 
 /// The longest text in tokens: the one asked for if it fits the model's context, or else
@@ -236,6 +236,19 @@ fn genai_config(
     format!("{genai_config:#}\n")
 }
 
+/// The config beside a model that is written without one, and of which it has the name.
+pub fn outdated(model: &Path) -> Option<PathBuf> {
+    let path = parent_dir(model).join(GENAI_CONFIG);
+    let existing = json::read(&path, LARGEST_CONFIG).ok()?;
+    (described(&existing).as_deref() == model.file_name()?.to_str()).then_some(path)
+}
+
+/// The name of the model that a `genai_config.json` describes.
+fn described(config: &[u8]) -> Option<String> {
+    let config: Value = serde_json::from_slice(config).ok()?;
+    config.pointer("/model/decoder/filename")?.as_str().map(str::to_owned)
+}
+
 /// Whether a different `genai_config.json` will be replaced. Refuses to replace the config of another
 /// model in the folder, and an edited one, which does not have the digest `written`.
 fn replaces(path: &Path, model: &str, text: &str, written: Option<&str>) -> Result<bool> {
@@ -244,9 +257,8 @@ fn replaces(path: &Path, model: &str, text: &str, written: Option<&str>) -> Resu
         return Ok(false);
     }
     let existing = json::read(path, LARGEST_CONFIG)?;
-    let described: Value = serde_json::from_slice(&existing).unwrap_or_default();
-    let other = described.pointer("/model/decoder/filename").and_then(Value::as_str);
-    if let Some(other) = other.filter(|it| *it != model && parent_dir(path).join(it).exists()) {
+    let other = described(&existing).filter(|it| it != model);
+    if let Some(other) = other.filter(|it| parent_dir(path).join(it).exists()) {
         let path = path.display();
         bail!(
             "`{path}` describes another model, `{other}`, and onnxruntime-genai opens one model in a folder: choose another output folder, or move the file away"

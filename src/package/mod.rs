@@ -1,6 +1,7 @@
 //! Packages: the files that a runtime needs beside a model, planned before they are written.
 
 mod chunk;
+mod differing;
 pub mod genai;
 mod generation;
 pub mod tokenizer;
@@ -27,12 +28,30 @@ pub struct PackagedModel<'m> {
     pub options: &'m GraphOptions,
     pub checkpoint: &'m Checkpoint,
     pub checkpoint_dir: &'m Path,
+    /// The folders of its adapters.
+    pub adapter_dirs: Vec<PathBuf>,
     /// Whether the checkpoint's values in BF16 got another dtype.
     pub replaces_bf16: bool,
 }
 
+impl PackagedModel<'_> {
+    /// Plans copies of the tokenizer's files from the folders of the checkpoint.
+    fn tokenizer(
+        &self,
+        checkpoint_dirs: &[PathBuf],
+        target: &Path,
+    ) -> Result<(Vec<[PathBuf; 2]>, TokenizerSummary)> {
+        let vocab_size = self.checkpoint.config.vocab_size;
+        let (copies, summary) = tokenizer::plan(checkpoint_dirs, target, vocab_size)?;
+        let differing = differing::differing(&self.adapter_dirs, checkpoint_dirs);
+        Ok((copies, TokenizerSummary { differing, ..summary }))
+    }
+}
+
 #[derive(Default)]
 pub struct Package {
+    /// Configs that were written for another model under the name of this one.
+    pub outdated: Vec<PathBuf>,
     /// Sources and targets of copies, which replace nothing.
     pub copies: Vec<[PathBuf; 2]>,
     /// A config, which replaces an existing one.

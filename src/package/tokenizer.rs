@@ -21,7 +21,7 @@ pub const GENERATION_CONFIG: &str = "generation_config.json";
 pub const FILES: [&str; 5] =
     [TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", CHAT_TEMPLATE, GENERATION_CONFIG];
 
-const TOKENIZER: &str = "tokenizer.json";
+pub const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
@@ -37,6 +37,9 @@ pub struct TokenizerSummary {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub only_there: Vec<&'static str>,
     pub missing: Vec<&'static str>,
+    /// Files of adapters with other tokens or another chat template.
+    #[serde(serialize_with = "lossy_paths", skip_serializing_if = "Vec::is_empty")]
+    pub differing: Vec<PathBuf>,
     /// The largest token id of `tokenizer.json`, if the model's vocabulary does not have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beyond_vocabulary: Option<u64>,
@@ -90,6 +93,16 @@ impl TokenIds {
 }
 
 impl TokenizerSummary {
+    /// What to do about files of adapters.
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
+        self.differing.iter().map(|path| {
+            format!(
+                "`{}` differs from the checkpoint's, which the model has beside it: put this one there if the adapter was trained with it",
+                path.display()
+            )
+        })
+    }
+
     pub(super) fn notes(&self, table: &mut Table) {
         let copied = self.copied.iter().filter_map(|path| path.file_name()?.to_str()).collect();
         for (what, names) in [

@@ -116,13 +116,13 @@ pub fn plan(model: &PackagedModel, data_files: usize) -> Result<Package> {
         .map_err(Error::new)
         .and_then(|()| add_entry(&mut config, model, data_files))
         .map_err(|why| err!("`{}` is not a config of this model: {why}", source.display()))?;
-    let (copies, tokenizer) = tokenizer::plan(&dirs, &folder, model.checkpoint.config.vocab_size)?;
+    let (copies, tokenizer) = model.tokenizer(&dirs, &folder)?;
     let device = if model.options.provider == Provider::WebGpu { "webgpu" } else { "wasm" };
     let dtype = dtype(model_name(model.path)?)?;
     let replaces_bf16 = model.replaces_bf16;
     let summary = TransformersJsSummary { folder, dtype, device, replaces_bf16, tokenizer };
     let config = Some((path, format!("{config:#}\n")));
-    Ok(Package { copies, config, genai: None, transformers_js: Some(summary) })
+    Ok(Package { copies, config, transformers_js: Some(summary), ..Package::default() })
 }
 
 /// The model's folder by a path that ends in its name.

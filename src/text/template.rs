@@ -68,6 +68,15 @@ impl ChatTemplate {
         Ok(found.map(|(source, path)| Self { path, source, tokens }))
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether both are the same text.
+    pub fn equals(&self, other: &Self) -> bool {
+        self.source.trim() == other.source.trim()
+    }
+
     /// The text of messages up to where the assistant's answer begins.
     pub fn render(&self, messages: &[Message]) -> Result<String> {
         let messages =

@@ -9,7 +9,7 @@ use crate::layout_fixtures::{Tensor, edit_config, tiny, write_index};
 use crate::sizes::{sparse, write_sparse};
 use crate::support::{
     Home, assert_contains, assert_ends, cases, contents, copy_folder, edit_json, export,
-    export_args, failure, fixture, read_json, staged_args, words,
+    export_args, failure, fixture, read_json, run, staged_args, words,
 };
 
 /// Special tokens that the references never generate.
@@ -91,6 +91,20 @@ fn copies_tokenizer_byte_for_byte() {
     fs::write(out.join("tokenizer.json"), "{}").unwrap();
     let sentence = home.refusal("out/model", &["--genai"]);
     assert_contains(&sentence, "out/tokenizer.json` differs from `");
+}
+
+/// onnxruntime-genai would run the new model by the config of the former one.
+#[test]
+fn configs_of_former_models_are_told() {
+    let home = with_tokenizer();
+    package(&home, "out/model", &[]);
+    let (_, summary) = home.export("out/other", &[]);
+    assert_eq!(summary.get("outdated"), None, "the config has another name");
+    let (_, summary) = home.export("out/model", &[]);
+    assert_eq!(summary["outdated"], json!([home.join("out/genai_config.json")]));
+    let output = run(&export_args(&home.checkpoint(), &home.join("out/model.onnx"), &[]));
+    let warning = "out/genai_config.json` was written for the model that this one replaces: delete it, or export with the files for onnxruntime-genai\n";
+    assert_ends(&String::from_utf8(output.stderr).unwrap(), warning);
 }
 
 /// The model's folder is searched last.

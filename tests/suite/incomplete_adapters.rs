@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 
 use crate::adapter_exports::{export_in, with_adapters};
 use crate::adapters::{ADAPTERS, WEIGHTS, copied, edit_config, edit_tensors, fit, refusal};
+use crate::genai::with_tokenizer;
 use crate::inspect::inspect;
 use crate::layout_fixtures::renamed;
 use crate::support::{
-    assert_contains, binary, cases, failure, fixture, printed, sentence, text, words,
+    assert_contains, assert_ends, binary, cases, copy_folder, edit_json, export_args, failure,
+    fixture, printed, run, sentence, text, words,
 };
 use crate::swappable::SWAPPABLE;
 
@@ -176,4 +178,30 @@ fn refuses_experts_that_are_saved_as_a_whole() {
         let expected = "replaces experts as a whole, with `base_model.model.model.layers.0.mlp.experts.gate_up_proj`, as key `modules_to_save` of its adapter_config.json says, which is not supported: merge it";
         assert_contains(&error, expected);
     }
+}
+
+/// The checkpoint's tokenizer is copied, whatever the adapter was trained with.
+#[test]
+fn tokenizers_of_adapters_are_told_if_they_differ() {
+    let home = with_tokenizer();
+    let adapter = home.join("adapter");
+    copy_folder(&fixture("lora/attention"), &adapter);
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(home.checkpoint().join(name), adapter.join(name)).unwrap();
+    }
+    // Other versions of programs write the same differently.
+    edit_json(&adapter.join("tokenizer.json"), |it| it["version"] = json!("2.0"));
+    edit_json(&adapter.join("tokenizer_config.json"), |it| it["padding_side"] = json!("left"));
+    let options = ["--genai", "--adapter", text(&adapter)];
+    let differing = || home.export("out/m", &options).1["genai"]["differing"].clone();
+    assert_eq!(differing(), Value::Null);
+    edit_json(&adapter.join("tokenizer.json"), |it| {
+        it["added_tokens"] = json!([{"id": 319, "content": "<|mine|>"}]);
+    });
+    fs::write(adapter.join("chat_template.jinja"), "{{ messages[1].content }}").unwrap();
+    let expected = ["chat_template.jinja", "tokenizer.json"].map(|name| adapter.join(name));
+    assert_eq!(differing(), json!(expected));
+    let output = run(&export_args(&home.checkpoint(), &home.join("out/m.onnx"), &options));
+    let warning = "adapter/tokenizer.json` differs from the checkpoint's, which the model has beside it: put this one there if the adapter was trained with it\n";
+    assert_ends(&String::from_utf8(output.stderr).unwrap(), warning);
 }
