@@ -87,6 +87,7 @@ mod python {
     mod verify_merged;
     mod verify_refusals;
     mod verify_remedies;
+    mod workflows;
 }
 mod reference;
 mod reference_adapters;
