@@ -100,9 +100,11 @@ impl Generate {
             onnxruntime: self.onnxruntime,
         };
         let is_terminal = io::stdout().is_terminal();
+        let mut is_read = true;
         let mut show = |text: &str| {
             let shown = if is_terminal { for_terminal(text) } else { text.to_owned() };
-            if printing.json() { Ok(true) } else { Ok(write_if_read(shown.as_bytes())?) }
+            is_read = printing.json() || write_if_read(shown.as_bytes())?;
+            Ok(is_read)
         };
         let generated = generate(&request, &mut show, &console)?;
         if request.final_only && generated.text.as_ref().is_some_and(String::is_empty) {
@@ -119,7 +121,8 @@ impl Generate {
                 writeln!(io::stderr(), "{generated}").context("cannot write to standard error")?;
             }
         }
-        ensure!(generated.ended_by != EndedBy::Interruption, Error::interrupted());
+        // A reader who has gone away has seen enough.
+        ensure!(!is_read || generated.ended_by != EndedBy::Interruption, Error::interrupted());
         Ok(())
     }
 }

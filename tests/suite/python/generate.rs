@@ -326,6 +326,20 @@ fn text_is_shown_as_it_is_made_until_it_is_interrupted() {
     }
 }
 
+/// A reader such as `head` ends the text, and has got all that it wants.
+#[cfg(unix)]
+#[test]
+fn a_reader_may_go_away() {
+    let home = Home::with("trained");
+    let (model, _) = home.export("m", &["--target", "ort"]);
+    let endless = ["--prompt", "In the beginning", "--max-new-tokens", "100000", "--quiet"];
+    let mut command = generate(&model, &[&endless[..], &["--temperature", "1"]].concat());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdout.take().unwrap().read_exact(&mut [0; 12]).unwrap();
+    let result = child.wait_with_output().unwrap();
+    assert!(result.status.success() && result.stderr.is_empty(), "{result:?}");
+}
+
 /// In a terminal there are no traces of progress within the text.
 #[cfg(unix)]
 #[test]
