@@ -334,8 +334,9 @@ pub fn adapter() -> impl TypedValueParser<Value = AdapterSource> {
 
 /// Whether a text without a name and a weight is a repository's.
 fn is_on_hub(text: &str) -> bool {
-    let name = text.strip_prefix("hf:").unwrap_or(text);
-    let named = RepoPath::from_address(text).or_else(|| RepoPath::parse(name));
+    let name = text.strip_prefix("hf:");
+    let named = name.map_or_else(|| RepoPath::parse(text), RepoPath::parse_certain);
+    let named = named.or_else(|| RepoPath::from_address(text));
     named.is_some() && !text.contains('=')
 }
 
