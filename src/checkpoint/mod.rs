@@ -28,7 +28,7 @@ use std::sync::Arc;
 use fs_err as fs;
 
 pub use adapter_record::AdapterRecord;
-pub use below::{below, nearest};
+pub use below::{Subfolder, below, nearest};
 pub use config::{
     BLOCKS, Config, ConfigFile, ConfigReader, Dialect, Expected, Group, LARGEST_CONFIG,
     MOST_LAYERS, PUZZLE, Rope, any_value,

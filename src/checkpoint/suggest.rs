@@ -19,9 +19,11 @@ pub const CONFIG: &str = "config.json";
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// The file of an adapter's tensors.
 pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
-/// Prefixes of files that training writes beside a checkpoint.
-const TRAINING_STATE: [&str; 5] =
-    ["training_args", "optimizer", "scheduler", "scaler", "rng_state"];
+/// Prefixes of files that training writes beside a checkpoint, and parts of the names of those that say
+/// how far its data has been read.
+const TRAINING_STATE: [&str; 6] =
+    ["training_args", "optimizer", "scheduler", "scaler", "rng_state", "data.pt"];
+const DATA_STATE: [&str; 2] = ["dataloader", "dataset_state"];
 
 /// The format of a file of this name, if it is a known one that cannot be read.
 pub fn identify(name: &str) -> Option<&'static Foreign> {
@@ -52,7 +54,11 @@ pub fn refuse_other_format(adapter: &Path) -> Option<Error> {
 }
 
 fn without_state<'n>(names: impl IntoIterator<Item = &'n str>) -> impl Iterator<Item = &'n str> {
-    let is_state = |name: &str| TRAINING_STATE.iter().any(|it| name.to_lowercase().starts_with(it));
+    let is_state = |name: &str| {
+        let name = name.to_lowercase();
+        let is_of_data = DATA_STATE.iter().any(|it| name.contains(it));
+        is_of_data || TRAINING_STATE.iter().any(|it| name.starts_with(it))
+    };
     names.into_iter().filter(move |name| !is_state(name))
 }
 

@@ -5,18 +5,16 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use serde_json::Value;
 
-use crate::checkpoint::{CONFIG, LARGEST_CONFIG};
+use crate::checkpoint::{CONFIG, LARGEST_CONFIG, Subfolder, below, choice, nearest};
 use crate::display::listed;
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::exported::{ExportedModel, by_model};
 use crate::files::{json, parent_dir};
 use crate::onnx::has_extension;
 use crate::package::tokenizer::{GENERATION_CONFIG, checkpoint_dirs, find};
+use crate::package::transformers_js::MODEL_DIR;
 use crate::package::{GENAI_CONFIG, ending_tokens};
 use crate::text::{ChatTemplate, Tokenizer};
-
-/// The folder of models in a repository for transformers.js.
-const ONNX_DIR: &str = "onnx";
 
 /// The files of a model: those that are given, the one that a folder's `genai_config.json` names, or
 /// those of the only one in a folder or in `onnx` below it.
@@ -39,10 +37,16 @@ pub fn model_files(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
         by_model(&files)
     };
     let here = models(path)?;
-    let mut found = if here.is_empty() { models(&path.join(ONNX_DIR))? } else { here };
+    let mut found = if here.is_empty() { models(&path.join(MODEL_DIR))? } else { here };
     match found.len() {
         1 => Ok(found.remove(0)),
-        0 => bail!("`{}` holds no ONNX model: export one, or name another folder", path.display()),
+        0 => {
+            let below = below(path);
+            let has_model = |it: &Subfolder| it.names.iter().any(|it| has_extension(it.as_ref()));
+            let instead = choice(&nearest(&below, has_model), "model");
+            let instead = instead.unwrap_or("export one, or name another folder".to_owned());
+            bail!("`{}` holds no ONNX model: {instead}", path.display())
+        }
         _ => {
             let names = listed(found.iter().map(|files| files[0].display()));
             bail!("`{}` holds several models, {names}: name one of them", path.display())
@@ -68,7 +72,7 @@ impl Companions {
             dirs = vec![named.to_owned()];
         } else {
             let real = fs::canonicalize(dir)?;
-            dirs.extend(real.parent().filter(|_| real.ends_with(ONNX_DIR)).map(Path::to_owned));
+            dirs.extend(real.parent().filter(|_| real.ends_with(MODEL_DIR)).map(Path::to_owned));
             for tensor in model.tensors() {
                 for dir in checkpoint_dirs(parent_dir(&tensor.data.file))? {
                     if !dirs.contains(&dir) {

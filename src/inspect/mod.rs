@@ -27,12 +27,13 @@ pub use onnx_adapter::OnnxAdapterInspection;
 pub use scan::{DamagedTensor, Scan, TensorName, ZeroTensor};
 pub use tensors::{Filter, ListedFile, ListedTensor, Selection, Total};
 
-use crate::checkpoint::{self as source, Checkpoint, IgnoredNames};
+use crate::checkpoint::{self as source, CONFIG, Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, ensure, err};
 use crate::files::lossy_path;
 use crate::hub;
 use crate::onnx;
+use crate::package::transformers_js::MODEL_DIR;
 use crate::progress::Progress;
 
 /// What there is at a path.
@@ -138,6 +139,28 @@ impl Inspection {
     }
 }
 
+/// The model in a folder that an export has filled.
+fn only_model(folder: &Path) -> Option<PathBuf> {
+    let entries = |folder: &Path| {
+        let entries = folder.read_dir().into_iter().flatten().flatten();
+        entries.map(|it| it.path()).collect::<Vec<PathBuf>>()
+    };
+    let is_of_checkpoint = |it: &PathBuf| source::is_safetensors(it) && !Header::is_own(it);
+    let is_model = |it: &PathBuf| onnx::has_extension(it);
+    let here = entries(folder);
+    // transformers.js has a config above its models.
+    let folder_of_models = if here.contains(&folder.join(CONFIG)) {
+        folder.join(MODEL_DIR)
+    } else {
+        folder.to_owned()
+    };
+    let models = entries(&folder_of_models).into_iter().filter(is_model);
+    match &models.collect::<Vec<_>>()[..] {
+        [only] if !here.iter().any(is_of_checkpoint) => Some(only.clone()),
+        _ => None,
+    }
+}
+
 /// Describes what is at a path, and lists the tensors that the filter selects. In a
 /// checkpoint the `ignored` names count as absent. With `scan` all values of a checkpoint that
 /// can be exported, of an adapter or of a SafeTensors file are read, in search of infinite and NaN
@@ -154,6 +177,10 @@ pub fn inspect(
     }
     if source::is_adapter(&source::names(path)) {
         return Ok(Inspection::Adapter(adapter::inspect(path, filter, ignored, scan)?));
+    }
+    let of_export = only_model(path).filter(|_| scan.is_none());
+    if let Some(Ok(model)) = of_export.map(|model| model::inspect(&model, filter)) {
+        return Ok(Inspection::Model(model));
     }
     if path.is_dir() {
         return Ok(match Checkpoint::open(path, ignored) {

@@ -110,6 +110,9 @@ pub fn read(path: &Path) -> Result<OnnxFile> {
     let file = fs::read(path)?;
     parse(&file, parent_dir(path)).map_err(|error| match foreign::identify(&file) {
         Some(what) => err!("`{}` is {what}", path.display()),
+        None if !has_extension(path) => {
+            err!("`{}` is not an ONNX model: give a file whose name ends in .onnx", path.display())
+        }
         None => {
             err!(
                 "`{}` is not an ONNX model, or is truncated ({error}): export again",

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::display::{Table, with_thousands};
-use crate::error::{Error, Result, ensure};
+use crate::error::{Error, Result, bail, ensure};
 use crate::files::{are_equal, canonicalize_existing, foreign, json, lossy_paths};
 
 /// The most bytes of a file: the released models' have up to 28 MB.
@@ -208,6 +208,8 @@ fn check(path: &Path, name: &str) -> Result<Contents> {
         contents.has_template = json::parse::<Templates>(shown, &text)?.chat_template.is_some();
     } else if name.ends_with(".json") {
         json::parse::<IgnoredAny>(shown, &text)?;
+    } else if text.trim_ascii().is_empty() {
+        bail!("`{shown}` is empty: download it again, or delete it");
     } else if let Some(what) = foreign::identify(&text) {
         // A template may begin as any text.
         let is_template =

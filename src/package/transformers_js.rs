@@ -16,7 +16,8 @@ use crate::tensor::DType;
 /// The most bytes of a file: browsers take less than 2 GB.
 pub const MAX_FILE_BYTES: u64 = 2_000_000_000;
 
-const MODEL_DIR: &str = "onnx";
+/// The folder of models in a repository.
+pub const MODEL_DIR: &str = "onnx";
 const MAX_DATA_FILES: usize = 100;
 const KEY: &str = "transformers.js_config";
 

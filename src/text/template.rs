@@ -83,10 +83,16 @@ impl ChatTemplate {
             messages.iter().map(|it| context! { role => it.role, content => it.content });
         let (template, messages) = (self.clone(), messages.collect());
         let rendered = with_timeout(LONGEST_RENDERING, move || template.render_values(messages))?;
-        rendered.unwrap_or_else(|| {
-            let (shown, limit) = (self.path.display(), LONGEST_RENDERING.as_secs());
+        let shown = self.path.display();
+        let rendered = rendered.unwrap_or_else(|| {
+            let limit = LONGEST_RENDERING.as_secs();
             bail!("`{shown}` cannot be applied to the chat: it takes longer than {limit} s; correct it, or give the whole prompt as text")
-        })
+        })?;
+        ensure!(
+            !rendered.is_empty(),
+            "`{shown}` makes no text of the chat: correct it, or give the whole prompt as text"
+        );
+        Ok(rendered)
     }
 
     fn render_values(&self, messages: Vec<Value>) -> Result<String> {
@@ -128,6 +134,7 @@ fn read_template(path: &Path) -> Result<String> {
     let text = String::from_utf8(bytes);
     let text =
         text.map_err(|_| err!("`{shown}` is not UTF-8: save it as UTF-8, or download it again"))?;
+    ensure!(!text.trim().is_empty(), "`{shown}` is empty: download it again, or delete it");
     let is_template = ["{{", "{%"].iter().any(|start| text.contains(start));
     if let Some(what) = foreign::identify(text.as_bytes()).filter(|_| !is_template) {
         bail!("`{shown}` is {what}");

@@ -22,6 +22,8 @@ const WINDOW: usize = 512;
 const FIELD: &str = "text";
 /// The extension of files with an object of JSON in each line.
 const LINES: &str = "jsonl";
+/// Those of files with other data than the text.
+const TABLES: [&str; 5] = ["json", "csv", "tsv", "parquet", "arrow"];
 
 /// The windows of a text.
 #[derive(Clone, Debug)]
@@ -86,12 +88,17 @@ fn open_tokenizer(checkpoint: &Path, vocab: usize) -> Result<Tokenizer> {
 fn texts(TextSource { file, field }: &TextSource) -> Result<Vec<String>> {
     let shown = file.display();
     ensure!(!file.is_dir(), "`{shown}` is a folder, expected a text: name a file");
+    let extension = file.extension().unwrap_or_default();
+    ensure!(
+        !file.exists() || TABLES.iter().all(|it| extension != *it),
+        "`{shown}` holds more than a text, and all of it would be predicted: save its texts as plain text (.txt), or as a .{LINES} file with an object of JSON in each line"
+    );
     let text = String::from_utf8(json::read(file, LARGEST_FILE)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         err!("`{shown}` is not UTF-8, first in byte {at}: save it as UTF-8, or take another text")
     })?;
     ensure!(!text.trim().is_empty(), "`{shown}` is empty, expected a text: take another file");
-    if file.extension().is_none_or(|it| it != LINES) {
+    if extension != LINES {
         ensure!(
             field.is_none(),
             "the field of a text is named, and `{shown}` is no `.{LINES}` file: name no field, or a file with an object of JSON in each line"

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::{env, fs};
 
+use regex::Regex;
 use serde_json::{Map, Value};
 
 use crate::genai::with_tokenizer;
@@ -103,6 +104,16 @@ fn interface_lists_the_metadata() {
         |(key, may_lack): &(&String, &bool)| !**may_lack && !metadata.contains_key(*key);
     let absent: Vec<_> = keys.iter().filter(is_absent).map(|(key, _)| key).collect();
     assert!(unknown.is_empty() && absent.is_empty(), "not listed {unknown:?}, absent {absent:?}");
+}
+
+/// The site begins with the README, from where its links lead.
+#[test]
+fn overview_is_the_readme() {
+    let readme = document("README.md");
+    let (text, _) = readme.split_once("\n## More\n").unwrap();
+    let outside = Regex::new(r"\[([^\]]+)\]\((?:src|examples|tests|[A-Z]+)[^)]*\)").unwrap();
+    let inside = text.replace("](docs/", "](");
+    assert_generated("docs/overview.md", &outside.replace_all(&inside, "$1"));
 }
 
 /// `docs/cast.py` records them.

@@ -76,10 +76,13 @@ fn refuses_what_is_no_model_to_generate_with() {
     home.export("cuda", &["--target", "ort", "--ep", "cuda"]);
     home.export("bf16", &["--compute", "bf16"]);
     fs::create_dir(home.join("empty")).unwrap();
+    home.export("repository/cpu/int4/m", &[]);
     let table = "none.onnx | there is no file `none.onnx`
         empty | `empty` holds no ONNX model: export one, or name another folder
+        repository | `repository` holds no ONNX model: `repository/cpu/int4` in it holds a model: use it
+        checkpoint/model.safetensors | `checkpoint/model.safetensors` is not an ONNX model: give a file whose name ends in .onnx
         . | `.` holds several models, `./bf16.onnx`, `./cuda.onnx`: name one of them
-        checkpoint/config.json | is not an ONNX model, or is truncated
+        checkpoint/config.json | `checkpoint/config.json` is not an ONNX model: give a file whose name ends in .onnx
         cuda.onnx | `cuda.onnx` is for the execution provider `cuda`, and texts are generated on a CPU: export another model for that; export with --ep cpu --compute f32 --output OTHER.onnx
         bf16.onnx | `bf16.onnx` computes in bf16, for which onnxruntime has no kernels on a CPU: export another model that computes in f32; export with --compute f32";
     for [model, expected] in cases(table) {
@@ -257,6 +260,11 @@ fn refuses_broken_and_hostile_templates_quickly_with_little_memory() {
             "{{ raise_exception('no users') }}",
             "cannot be applied to the chat: no users in line 1; correct it, or give the whole prompt as text",
         ),
+        (" \n", "chat_template.jinja` is empty: download it again, or delete it"),
+        (
+            "{% if false %}a{% endif %}",
+            "makes no text of the chat: correct it, or give the whole prompt as text",
+        ),
         ("a\n{% for %}", "in line 2"),
         ("{{ nothing.at.all }}", "cannot be applied to the chat"),
         ("{{ messages | unknown }}", "cannot be applied to the chat"),
@@ -276,7 +284,7 @@ fn refuses_broken_and_hostile_templates_quickly_with_little_memory() {
             "cannot be applied to the chat",
         ),
         ("{{ 'a'.replace('a', 'a' * 90000000) * 1000 }}", "cannot be applied to the chat"),
-        ("", "the prompt is empty"),
+        ("", "chat_template.jinja` is empty"),
     ] {
         fs::write(&path, template).unwrap();
         let began = Instant::now();

@@ -363,3 +363,20 @@ fn inspect_scans_adapters() {
         }
     }
 }
+
+/// The folder of a model is described as its model.
+#[test]
+fn inspect_describes_folders_of_models() {
+    let home = Home::with("trained");
+    let copied = ["--external-data", "copy"];
+    let (model, _) = home.export("out/m", &copied);
+    home.export("web/onnx/model", &["--transformers-js"]);
+    let path = |folder: &str| inspect(&home.join(folder), &[])["path"].clone();
+    assert_eq!(path("out"), json!(model));
+    assert_eq!(path("web"), json!(home.join("web/onnx/model.onnx")));
+    // A checkpoint with a model in it, and several models.
+    home.export("checkpoint/m", &[]);
+    assert_eq!(path("checkpoint"), json!(home.checkpoint()));
+    home.export("out/n", &copied);
+    assert_contains(&failure(&["inspect", text(&home.join("out"))]), "holds no config.json");
+}

@@ -13,8 +13,9 @@ use crate::support::root;
 const HEAD: &str = "\
 # JSON of the commands
 
-`--json` prints one object on standard output. A failed command prints nothing, except that an
-export whose `--verify` fails still prints its object. Infinity and NaN are `null`. Keys with ° are
+`--json` prints one object on standard output. A command that cannot do its work prints nothing. A
+`verify` that finds a difference, an export whose `--verify` fails, and an `inspect` of what cannot be
+exported print their object, with status 1. Infinity and NaN are `null`. Keys with ° are
 absent where they do not apply. [The JSON Schema](summary.schema.json) says the same to programs; a
 test writes this page from it.
 ";

@@ -63,7 +63,9 @@ fn what_lies_deeper_is_named() {
         file checkpoint-10/pytorch_model_fsdp_0/__0_0.distcp | `C/checkpoint-10/pytorch_model_fsdp_0` in it is PyTorch's format of distributed |
         file epoch_0/hf_model_0001_0.pt | `C/epoch_0/hf_model_0001_0.pt` in it is torchtune's save in PyTorch's format: save it as SafeTensors (`safe_serialization: True` of its FullModelHFCheckpointer) |
         file 100/checkpoint_metadata.json; file 100/model_config.json | in it is Nanotron's format, in parts as each process saved them |
-        file global_step_100/actor/model_world_size_8_rank_0.pt; file global_step_100/actor/huggingface/config.json | `C/global_step_100/actor/model_world_size_8_rank_0.pt` in it is verl's format for FSDP, in parts as each process saved them: run `python -m verl.model_merger merge --backend fsdp --local_dir FOLDER --target_dir OUTPUT` on the folder of these files and export OUTPUT |";
+        file step_100/train_dataloader.pt; file step_100/policy/weights/__0_0.distcp | `C/step_100/policy/weights/__0_0.distcp` in it is PyTorch's format of distributed checkpoints (DCP) |
+        file rollout/global_dataset_state_dict_99.pt; file iter_0000100/__0_0.distcp | `C/iter_0000100/__0_0.distcp` in it is |
+        file global_step_100/data.pt; file global_step_100/actor/model_world_size_8_rank_0.pt; file global_step_100/actor/huggingface/config.json | `C/global_step_100/actor/model_world_size_8_rank_0.pt` in it is verl's format for FSDP, in parts as each process saved them: run `python -m verl.model_merger merge --backend fsdp --local_dir FOLDER --target_dir OUTPUT` on the folder of these files and export OUTPUT |";
     for [edit, sentence, folder] in cases(table) {
         let home = Home::new();
         copy_folder(&fixture("tiny-hf"), &home.join("base"));

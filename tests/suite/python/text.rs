@@ -200,6 +200,7 @@ fn refuses_texts_and_tokenizers() {
         ("short.txt", b"And God said"),
         ("body.jsonl", b"{\"body\": \"And God said\", \"id\": 1}\n{\"text\": \"Let there be\"}\n"),
         ("content.jsonl", b"{\"content\": \"And God said\"}\n{\"content\": \"Let there be\"}\n"),
+        ("alpaca.json", b"[{\"text\": \"And God said\"}]\n"),
         ("number.jsonl", b"{\"text\": 1}\n"),
         ("plain.jsonl", b"And God said\n"),
         ("broken.jsonl", b"{\"text\": \"a\"}\n{\"text\": \n"),
@@ -210,6 +211,7 @@ fn refuses_texts_and_tokenizers() {
         empty.txt | empty.txt` is empty, expected a text
         blank.txt | blank.txt` is empty, expected a text
         missing.txt | there is no file `
+        alpaca.json | alpaca.json` holds more than a text, and all of it would be predicted: save its texts as plain text (.txt), or as a .jsonl file with an object of JSON in each line
         short.txt | short.txt` has 3 tokens, and a window has 512: take a longer text or shorter windows; pass --tokens 3
         short.txt --tokens 131073 | a window of 131,073 tokens was requested, and one has 2 to 131,072, the model's context
         short.txt --text-field body | no `.jsonl` file
