@@ -21,6 +21,9 @@ const COMMANDS: &str = "
     --checkpoint tiny-hf --output web/g.onnx --genai --kv-cache
     --checkpoint tiny-hf --output bare/onnx/model_q4f16.onnx --for transformers-js
     --checkpoint trained --output t.onnx --genai --kv-cache
+    --checkpoint packaged --output talk/g.onnx --genai --kv-cache --adapter chat
+    --checkpoint packaged --output talk/g.onnx --kv-cache
+    --checkpoint packaged --output js/onnx/model_q4f16.onnx --for transformers-js --adapter chat --adapter-as merge
     --checkpoint tiny --output u.onnx --functions
     --checkpoint tiny --output s.onnx --stages 2 --kv-cache --sliding-cache window
     --checkpoint tiny --output l.onnx --for onnxruntime --layers 1
@@ -146,6 +149,7 @@ fn home() -> Home {
         ("tiny-hf", "nan"),
         ("tiny-hf", "zeros"),
         ("attention", "odd"),
+        ("attention", "chat"),
     ] {
         copy_folder(&home.join(from), &home.join(to));
     }
@@ -153,6 +157,7 @@ fn home() -> Home {
     fs::write(home.join("text.txt"), held_out.chars().take(600).collect::<String>()).unwrap();
     let tokens = json!({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, "top_k": -1});
     fs::write(home.join("packaged/generation_config.json"), tokens.to_string()).unwrap();
+    fs::write(home.join("chat/chat_template.jinja"), "{{ messages[0].content }}").unwrap();
     edit_json(&home.join("zeros/config.json"), |it| {
         (it["mystery"], it["mystic"]) = (json!(1), json!(2));
     });
