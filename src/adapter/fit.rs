@@ -199,7 +199,7 @@ impl Fit<'_> {
         }
         if let ([ranks, _], Some(rank)) = (&parts[&Part::A].shape[..], config.rank(name))
             && first.form.is_wrapped()
-            && *ranks != rank * experts
+            && *ranks != rank.saturating_mul(experts)
         {
             let (key, _) = config.rank_key(name);
             let mut why = is_for(
