@@ -211,7 +211,8 @@ pub fn failure(arguments: &[&str]) -> String {
 const LARGEST_COMPARED: u64 = 64 << 20;
 
 /// Runs `inspect` and a plain export of the folder that arguments of an export name, each state of
-/// a folder once: either both find it in order, or both say the same. An adapter is no checkpoint.
+/// a folder once: either both find it in order, or both say the same. An adapter is no checkpoint, nor is
+/// a model.
 #[track_caller]
 fn assert_inspection_agrees(arguments: &[&str]) {
     static COMPARED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -241,6 +242,9 @@ fn assert_inspection_agrees(arguments: &[&str]) {
     let exported =
         run(&export_args(Path::new(folder), &model, &[&["--quiet"], &*ignored].concat()));
     let inspected = run(&[&["inspect", folder, "--json"], &*ignored].concat());
+    if inspected.stdout.starts_with(br#"{"kind":"model""#) {
+        return;
+    }
     let [said, found] =
         [exported, inspected].map(|it| (it.status.code(), String::from_utf8(it.stderr).unwrap()));
     // Without a scan an inspection reads no values.

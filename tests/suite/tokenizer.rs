@@ -23,6 +23,7 @@ fn refuses_tokenizer_files_that_are_something_else() {
         special_tokens_map.json | <html> | is an HTML page
         chat_template.jinja | version https://git-lfs.github.com/spec/v1 | is a Git LFS pointer
         chat_template.jinja | <!doctype html> | is an HTML page
+        chat_template.jinja | | is empty: download it again, or delete it
         chat_template.jinja | Repository not found | is a text that begins"#;
     for [name, contents, expected] in cases(table) {
         for (output, options) in
@@ -36,9 +37,7 @@ fn refuses_tokenizer_files_that_are_something_else() {
         }
     }
     // A template may begin as any text.
-    for template in
-        ["You are {{ name }}.", "{% for m in messages %}{{ m.content }}{% endfor %}", ""]
-    {
+    for template in ["You are {{ name }}.", "{% for m in messages %}{{ m.content }}{% endfor %}"] {
         let home = with_tokenizer();
         fs::write(home.join("checkpoint/chat_template.jinja"), template).unwrap();
         package(&home, "out/model", &[]);
