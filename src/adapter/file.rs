@@ -255,7 +255,7 @@ fn without_copies(path: &Path, mut tensors: Vec<StoredTensor>) -> Result<Vec<Sto
         let [one, other] = [saved, copy].map(|it| it.clone().into());
         ensure!(
             has_equal_values(&one, &other, &mut FileCache::default(), &Silent)?,
-            "`{}` holds `{}` and `{}` with other values, of which one must be a copy: save the adapter again",
+            "`{}` holds `{}` and `{}`, which must be equal and are not: save the adapter again",
             path.display(),
             saved.name,
             copy.name

@@ -268,11 +268,7 @@ impl Fit<'_> {
         Err(if is_resized {
             format!(
                 "`{name}` has shape {shape:?}, and the base has a vocabulary of {vocabulary}, which an adapter cannot resize: call resize_token_embeddings({}) of transformers on the base, load the adapter onto it, merge it (merge_and_unload of PEFT, then save_pretrained) and export the result",
-                shape
-                    .iter()
-                    .zip(expected)
-                    .find(|(_, it)| **it == vocabulary)
-                    .map_or(vocabulary, |(found, _)| *found)
+                shape[expected.iter().position(|it| *it == vocabulary).unwrap_or(0)]
             )
         } else {
             self.of_another_base(format!(

@@ -18,7 +18,7 @@ const MIXTRAL: [(&str, &str); 3] = [("w1", "gate_proj"), ("w3", "up_proj"), ("w2
 
 /// What makes all lacking tensors of the found ones.
 const RENAME: &str = "rename these to those";
-const RENAME_AND_TRANSPOSE: &str = "rename these to those and save them with the axes in that order, square matrices too, whose shapes do not tell it";
+const RENAME_AND_TRANSPOSE: &str = "rename these to those and save them with the axes in that order; transpose square matrices too: their shapes hide the order";
 const RENAME_SOME: &str =
     "rename these to those of equal size, and leave out the others if the model does not use them";
 

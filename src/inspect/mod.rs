@@ -179,7 +179,9 @@ pub fn inspect(
         return Ok(Inspection::Adapter(adapter::inspect(path, filter, ignored, scan)?));
     }
     let of_export = only_model(path).filter(|_| scan.is_none());
-    if let Some(Ok(model)) = of_export.map(|model| model::inspect(&model, filter)) {
+    if let Some(Ok(model)) = of_export.map(|model| model::inspect(&model, filter))
+        && model.requires.is_some()
+    {
         return Ok(Inspection::Model(model));
     }
     if path.is_dir() {

@@ -97,7 +97,7 @@ impl TokenizerSummary {
     pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
         self.differing.iter().map(|path| {
             format!(
-                "`{}` differs from the checkpoint's, which the model has beside it: put this one there if the adapter was trained with it",
+                "`{}` differs from the checkpoint's file, which was copied: replace the copy if the adapter was trained with this file",
                 path.display()
             )
         })

@@ -91,7 +91,7 @@ fn texts(TextSource { file, field }: &TextSource) -> Result<Vec<String>> {
     let extension = file.extension().unwrap_or_default();
     ensure!(
         !file.exists() || TABLES.iter().all(|it| extension != *it),
-        "`{shown}` holds more than a text, and all of it would be predicted: save its texts as plain text (.txt), or as a .{LINES} file with an object of JSON in each line"
+        "`{shown}` is structured data, and its markup would be predicted too: save its texts as plain text (.txt), or as a .{LINES} file with an object of JSON in each line"
     );
     let text = String::from_utf8(json::read(file, LARGEST_FILE)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();

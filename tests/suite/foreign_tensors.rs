@@ -209,13 +209,13 @@ fn square_matrices_are_transposed_with_the_others() {
             }
         }
     });
-    let expected = "2 tensors, such as `model.layers.0.mlp.experts.gate_up_proj`, must have shape [8, 96, 192] (from the config), found [8, 192, 96]: save with the axes in that order, and `down_proj` too, whose square shape does not tell it";
+    let expected = "2 tensors, such as `model.layers.0.mlp.experts.gate_up_proj`, must have shape [8, 96, 192] (from the config), found [8, 192, 96]: save with the axes in that order; transpose `down_proj` too: its square shape hides the order";
     assert_ends(&home.refusal("m", &[]), expected);
     edit_tensors(&home.checkpoint(), |tensors| {
         rename(tensors, "gate_up_proj", "w13");
         rename(tensors, "down_proj", "w2");
     });
-    let expected = ": rename these to those and save them with the axes in that order, square matrices too, whose shapes do not tell it; gate and up alternate in a tensor of both";
+    let expected = ": rename these to those and save them with the axes in that order; transpose square matrices too: their shapes hide the order; gate and up alternate in a tensor of both";
     assert_ends(&home.refusal("m", &[]), expected);
 }
 

@@ -157,7 +157,7 @@ fn leaves_out_copies_of_what_is_saved_as_a_whole() {
     assert_eq!(fit(&home).unwrap().replacements.len(), expected);
     copy(saved, |bytes| bytes.fill(0));
     let error = fit(&home).unwrap_err().to_string();
-    let expected = "`base_model.model.lm_head.weight` and `base_model.model.lm_head.modules_to_save.weight` with other values, of which one must be a copy: save the adapter again";
+    let expected = "`base_model.model.lm_head.weight` and `base_model.model.lm_head.modules_to_save.weight`, which must be equal and are not: save the adapter again";
     assert_contains(&error, expected);
 }
 
@@ -202,6 +202,6 @@ fn tokenizers_of_adapters_are_told_if_they_differ() {
     let expected = ["chat_template.jinja", "tokenizer.json"].map(|name| adapter.join(name));
     assert_eq!(differing(), json!(expected));
     let output = run(&export_args(&home.checkpoint(), &home.join("out/m.onnx"), &options));
-    let warning = "adapter/tokenizer.json` differs from the checkpoint's, which the model has beside it: put this one there if the adapter was trained with it\n";
+    let warning = "adapter/tokenizer.json` differs from the checkpoint's file, which was copied: replace the copy if the adapter was trained with this file\n";
     assert_ends(&String::from_utf8(output.stderr).unwrap(), warning);
 }

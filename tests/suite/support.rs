@@ -243,6 +243,7 @@ fn assert_inspection_agrees(arguments: &[&str]) {
         run(&export_args(Path::new(folder), &model, &[&["--quiet"], &*ignored].concat()));
     let inspected = run(&[&["inspect", folder, "--json"], &*ignored].concat());
     if inspected.stdout.starts_with(br#"{"kind":"model""#) {
+        assert_eq!(exported.status.code(), Some(1), "{folder} is a model's");
         return;
     }
     let [said, found] =

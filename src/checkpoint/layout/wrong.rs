@@ -258,7 +258,7 @@ impl Shape {
         };
         let square = square.filter(|_| is_transposed(expected, found));
         let too = square.map_or(String::new(), |name| {
-            format!(", and `{name}` too, whose square shape does not tell it")
+            format!("; transpose `{name}` too: its square shape hides the order")
         });
         format!("must have shape {expected:?} (from {by}), found {found:?}: {remedy}{too}")
     }

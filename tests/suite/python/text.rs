@@ -211,7 +211,7 @@ fn refuses_texts_and_tokenizers() {
         empty.txt | empty.txt` is empty, expected a text
         blank.txt | blank.txt` is empty, expected a text
         missing.txt | there is no file `
-        alpaca.json | alpaca.json` holds more than a text, and all of it would be predicted: save its texts as plain text (.txt), or as a .jsonl file with an object of JSON in each line
+        alpaca.json | alpaca.json` is structured data, and its markup would be predicted too: save its texts as plain text (.txt), or as a .jsonl file with an object of JSON in each line
         short.txt | short.txt` has 3 tokens, and a window has 512: take a longer text or shorter windows; pass --tokens 3
         short.txt --tokens 131073 | a window of 131,073 tokens was requested, and one has 2 to 131,072, the model's context
         short.txt --text-field body | no `.jsonl` file
