@@ -275,7 +275,7 @@ impl MlpWeights {
 }
 
 fn without_bias(path: &str) -> Error {
-    err!("an adapter adds a bias to `{path}`, which has none in the base: it cannot be merged, add the adapter beside the weights")
+    err!("an adapter adds a bias to `{path}`, which has none in the base: it cannot be merged, add the adapter inline")
         .with_remedy(Setting::AdapterAs, "inline")
 }
 

@@ -75,7 +75,7 @@ const OTHER_OPTIONS: [(&str, &str, &str); 17] = [
         "the folder for downloads is the value of an option: --download-dir PATH",
     ),
     ("", "--use-cache --use-past --with-past --past", "the cache is --kv-cache"),
-    ("", "--atol --rtol", "the largest error of a logit is --tolerance PATH, beside --verify"),
+    ("", "--atol --rtol", "the largest error of a logit is --tolerance PATH, with --verify"),
     (
         "",
         "--opset --opset-version --ir-version",

@@ -233,7 +233,7 @@ const ADAPTER_LAYOUTS: [Word<FactorOrder>; 2] = [
 ];
 
 pub const ADAPTER_AS: [Word<AdapterAs>; 3] = [
-    ("inline", AdapterAs::Inline, "Beside the weights, which do not change: exact"),
+    ("inline", AdapterAs::Inline, "Computed in the graph, from the stored weights: exact"),
     (
         "swappable",
         AdapterAs::Swappable,

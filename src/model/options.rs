@@ -164,11 +164,11 @@ impl GraphOptions {
             (self.compute == DType::BF16, "it computes in bf16"),
             (
                 self.quantizes_activations() && Role::ALL.into_iter().any(has_ints),
-                "onnxruntime quantizes activations to 8 bits beside integer weights, unless activations are kept in float",
+                "onnxruntime quantizes activations to 8 bits with integer weights, unless activations are kept in float",
             ),
             (
                 on_webgpu && has_ints(Role::Experts),
-                "onnxruntime may quantize activations to 8 bits beside experts in integers, depending on the GPU",
+                "onnxruntime may quantize activations to 8 bits with integer experts, depending on the GPU",
             ),
         ]
         .into_iter()

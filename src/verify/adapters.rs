@@ -45,7 +45,7 @@ pub fn add(
         let wanted: Vec<_> = metadata.adapters.iter().filter(|it| !is_staged(it)).collect();
         ensure!(
             wanted.iter().all(|it| it.merged) || !wanted.iter().any(|it| it.merged),
-            "`{}` has merged adapters and others beside them: verify it with the staged file that has the merged ones, and give the others",
+            "`{}` has merged adapters and unmerged ones: verify it with the staged file that has the merged ones, and give the others",
             model.path.display()
         );
         let mut errors;

@@ -209,7 +209,7 @@ impl Report {
         for (at, Stage { max, relative, bound, worst, .. }) in stages.iter().enumerate() {
             let mark = if *first == Some(at) { "  <- departs here" } else { "" };
             let [max, relative, bound] = [max, relative, bound].map(|it| num(*it));
-            let place = format!("relative {relative} of {bound}, {worst}{mark}");
+            let place = format!("relative {relative}, allowed {bound}, {worst}{mark}");
             table.note(format!("{:width$} max {max}, {place}", self.place(at)));
         }
     }

@@ -95,7 +95,7 @@ fn summary_tells_whether_logits_are_exact() {
         --target ort --experts int4x2 | EXACT
         --target ort --experts nvfp4 | EXACT
         --target onnx --experts f32 --dense f32 | EXACT
-        --target ort --experts int8 | differ from the checkpoint's: onnxruntime quantizes activations to 8 bits beside integer weights, unless activations are kept in float
+        --target ort --experts int8 | differ from the checkpoint's: onnxruntime quantizes activations to 8 bits with integer weights, unless activations are kept in float
         --target ort --experts int4 --keep-activations | differ from the checkpoint's: the values of experts are rounded
         --target ort --dense int8 | those of dense matrices are rounded; onnxruntime quantizes activations to 8 bits
         --target onnx --experts int4 --dense int8 | differ from the checkpoint's: the values of experts are rounded; those of dense matrices are rounded
@@ -106,7 +106,7 @@ fn summary_tells_whether_logits_are_exact() {
         --for cuda --compute bf16 | differ from the checkpoint's: it computes in bf16
         --for cuda --experts int8 | differ from the checkpoint's: it computes in f16
         --for webgpu | the values of experts are rounded; it computes in f16; onnxruntime may quantize activations to 8 bits
-        --for webgpu --experts int8 --compute f32 | differ from the checkpoint's: onnxruntime may quantize activations to 8 bits beside experts in integers, depending on the GPU";
+        --for webgpu --experts int8 --compute f32 | differ from the checkpoint's: onnxruntime may quantize activations to 8 bits with integer experts, depending on the GPU";
     for [options, expected] in cases(table) {
         let home = Home::with("tiny-128");
         let ids = json!({"bos_token_id": 3, "eos_token_id": 1, "pad_token_id": 0}).to_string();
@@ -217,7 +217,7 @@ fn stray_words_get_tips() {
         --model_id tiny --output m.onnx | the source is a checkpoint: --checkpoint tiny
         --model-name-or-path tiny --output m.onnx | the source is a checkpoint: --checkpoint tiny
         --checkpoint tiny --output m.onnx --past | the cache is --kv-cache
-        --checkpoint tiny --output m.onnx --atol 1e-3 | the largest error of a logit is --tolerance 1e-3, beside --verify
+        --checkpoint tiny --output m.onnx --atol 1e-3 | the largest error of a logit is --tolerance 1e-3, with --verify
         verify m.onnx --checkpoint tiny --atol=1e-3 | the largest error of a logit is --tolerance 1e-3
         --input=tiny --output m.onnx | the source is a checkpoint: --checkpoint tiny
         inspect --checkpoint tiny | the path needs no option: inspect tiny

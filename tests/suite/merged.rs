@@ -297,7 +297,7 @@ fn refuses_what_cannot_be_merged() {
     let sentence = export_in(&no_bias, "--output m.onnx --adapter-as merge --adapter adapter");
     assert_contains(
         &sentence.unwrap_err(),
-        "an adapter adds a bias to `lm_head`, which has none in the base: it cannot be merged, add the adapter beside the weights; pass --adapter-as inline",
+        "an adapter adds a bias to `lm_head`, which has none in the base: it cannot be merged, add the adapter inline; pass --adapter-as inline",
     );
     export_in(&no_bias, "--output m.onnx --adapter adapter").unwrap();
     let sentence = export_in(&home, "--save-weights w.safetensors --skip-onnx --adapter experts");

@@ -119,7 +119,7 @@ fn a_merge_can_be_staged_first() {
     let both = ["--adapter", &experts, "--adapter", &attention];
     assert_contains(
         &refused(&model, &home.checkpoint(), &both),
-        "has merged adapters and others beside them: verify it with the staged file",
+        "has merged adapters and unmerged ones: verify it with the staged file",
     );
 }
 
