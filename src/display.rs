@@ -77,7 +77,7 @@ pub fn escape_control(text: &str) -> String {
 
 /// A word quoted for a shell where that is needed.
 pub fn shell_quote(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "/._-".contains(c);
+    let plain = |c: char| c.is_alphanumeric() || "/._-,".contains(c);
     let quoted = || format!("'{}'", word.replace('\'', "'\\''"));
     if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { quoted() }
 }

@@ -17,11 +17,11 @@ function say(sentence, failed = false) {
   page.status.classList.toggle("failed", failed);
 }
 
-/** A file of the server as "json" or "text". */
-async function read(url, kind) {
-  const answer = await fetch(url);
-  if (!answer.ok) throw new Error(`${url} is not there (${answer.status}); ?model=FOLDER names the folder above onnx`);
-  return answer[kind]();
+/** The response to a request for a file of the model. */
+async function request(url, method = "GET", advice = "copy that of the checkpoint there") {
+  const response = await fetch(url, { method });
+  if (!response.ok) throw new Error(`${url} does not exist (status ${response.status}): ${advice}`);
+  return response;
 }
 
 /** Why no GPU can run a model with caches of this dtype; undefined if one can. */
@@ -37,7 +37,8 @@ async function obstacle(dtype) {
 /** Opens the model of a folder that has `config.json`, and the model in `onnx`. */
 async function load(folder) {
   const [, parent, name] = folder.pathname.match(/(.*\/)([^/]+)\/$/);
-  const { "transformers.js_config": exported } = await read(new URL("config.json", folder), "json");
+  const config = await request(new URL("config.json", folder), "GET", "?model=FOLDER names the folder above onnx");
+  const { "transformers.js_config": exported } = await config.json();
   if (!exported) throw new Error(`${folder}config.json is not of an export for transformers.js`);
   const [[dtype, cacheDtype]] = Object.entries(exported.kv_cache_dtype);
   const reason = await obstacle(cacheDtype);
@@ -51,9 +52,11 @@ async function load(folder) {
   // On the CPU a worker computes, so that the page stays responsive.
   wasm.proxy = reason !== undefined;
   say(`Loading ${name}`);
+  // Without these transformers.js fails with a sentence about its own code.
+  for (const file of ["tokenizer.json", "tokenizer_config.json"]) await request(new URL(file, folder), "HEAD");
   const tokenizer = await AutoTokenizer.from_pretrained(name);
   // transformers.js reads a template only if it is in tokenizer_config.json.
-  tokenizer.chat_template ??= await read(new URL("chat_template.jinja", folder), "text");
+  tokenizer.chat_template ??= await (await request(new URL("chat_template.jinja", folder))).text();
   const model = await AutoModelForCausalLM.from_pretrained(name, {
     dtype,
     device: reason ? "wasm" : "webgpu",

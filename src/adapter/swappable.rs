@@ -75,6 +75,15 @@ pub enum ModuleGroup {
 }
 
 impl ModuleGroup {
+    /// Those that others consist of, with their names.
+    const SMALLEST: [(Self, &str); 5] = [
+        (Self::Attention, "attention"),
+        (Self::Router, "router"),
+        (Self::Experts, "experts"),
+        (Self::LmHead, "lm-head"),
+        (Self::Embedding, "embedding"),
+    ];
+
     /// Whether a matrix with this path belongs to the group.
     fn has(self, matrix: &str) -> bool {
         match self {
@@ -152,14 +161,18 @@ fn require_slots(adapter: &Adapter, slots: &[Slot], model: &Path) -> Result<()> 
     if others.is_empty() {
         return Ok(());
     }
+    let changed = adapter.terms.iter().map(|term| &term.matrix);
+    let matrices: Vec<&String> = slots.iter().map(|slot| &slot.matrix).chain(changed).collect();
+    let is_needed = |group: ModuleGroup| matrices.iter().any(|matrix| group.has(matrix));
+    let groups = ModuleGroup::SMALLEST.into_iter().filter(|(group, _)| is_needed(*group));
+    let groups = groups.map(|(_, name)| name).collect::<Vec<_>>().join(",");
     let file = adapter.file.display();
     let error = err!(
         "`{file}` changes {}, for which `{}` has no inputs: export the model with inputs for these",
         listed(others.iter()),
         model.display()
     );
-    let settings =
-        [(Setting::AdapterAs, "swappable".into()), (Setting::AdapterModules, "all".into())];
+    let settings = [(Setting::AdapterAs, "swappable".into()), (Setting::AdapterModules, groups)];
     Err(error.with_remedies(settings.into()))
 }
 

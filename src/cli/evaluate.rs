@@ -26,8 +26,8 @@ const TEXT_HELP: &str = "Text to predict, in windows of --tokens";
 #[command(group(ArgGroup::new("exports").required(true).multiple(true).args(["models", "formats"])))]
 #[command(mut_arg("text", |it| it.help(TEXT_HELP).required(true)))]
 pub struct Evaluate {
-    /// Models to evaluate; of a model in stages, any or all of them
-    #[arg(value_name = "FILE.onnx")]
+    /// Models or their folders; of a model in stages, one stage stands for all
+    #[arg(value_name = "FILE.onnx|DIR")]
     models: Vec<PathBuf>,
     /// Checkpoint folder or staged weights file that the models were made from
     #[arg(long, value_name = "DIR|FILE")]

@@ -128,20 +128,23 @@ pub fn export_formats(word: &str) -> Result<ExportFormats, String> {
 pub struct Text {
     /// Text to predict instead of random tokens, in windows of --tokens
     ///
-    /// UTF-8; a .jsonl file has an object with a text in each line. The checkpoint's tokenizer.json
-    /// splits it into tokens. Windows do not overlap, and each predicts all but its first token; a
-    /// last incomplete one is left out.
+    /// UTF-8; a .jsonl file has an object with a text in each line. tokenizer.json splits it into
+    /// tokens. Windows do not overlap, and each predicts all but its first token; a last incomplete
+    /// one is left out.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Field with the text in each line of a .jsonl file [default: text]
     #[arg(long, value_name = "NAME", requires = "text")]
     text_field: Option<String>,
+    /// Folder with tokenizer.json [default: the checkpoint's]
+    #[arg(long, value_name = "DIR", requires = "text")]
+    tokenizer: Option<PathBuf>,
 }
 
 impl Text {
-    pub fn source(&self) -> Option<TextSource> {
-        let Self { text, text_field } = self;
-        text.clone().map(|file| TextSource { file, field: text_field.clone() })
+    pub fn source(self) -> Option<TextSource> {
+        let Self { text, text_field: field, tokenizer } = self;
+        text.map(|file| TextSource { file, field, tokenizer })
     }
 }
 

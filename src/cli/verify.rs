@@ -21,8 +21,8 @@ use super::values::{
 #[derive(Args, Debug)]
 #[command(mut_arg("json", |it| it.help("Print the report as one JSON object")))]
 pub struct Verify {
-    /// Model to verify; of a model in stages, one stage stands for all
-    #[arg(value_name = "FILE.onnx", required = true)]
+    /// Model or its folder; of a model in stages, one stage stands for all
+    #[arg(value_name = "FILE.onnx|DIR", required = true)]
     models: Vec<PathBuf>,
     /// Checkpoint folder or staged weights file that the model was made from
     #[arg(long, value_name = "DIR|FILE")]
@@ -100,12 +100,12 @@ impl Verify {
 pub fn has(setting: Setting) -> Option<Setting> {
     use Setting::{
         Adapter, AdapterLayout, Checkpoint, IgnoreConfigKey, IgnoreTensor, Onnxruntime, TextField,
-        Tokens, Tolerance, Weights,
+        Tokenizer, Tokens, Tolerance, Weights,
     };
     match setting {
         Weights => Some(Checkpoint),
         Adapter | AdapterLayout | Checkpoint | IgnoreConfigKey | IgnoreTensor | Onnxruntime
-        | TextField | Tokens | Tolerance => Some(setting),
+        | TextField | Tokenizer | Tokens | Tolerance => Some(setting),
         _ => None,
     }
 }

@@ -47,7 +47,7 @@ pub struct ReferenceSummary {
 
 /// Headings of the table, each with what it means.
 pub const COLUMNS: [[&str; 2]; 12] = [
-    ["model", "the ONNX file; * marks those than which none is both smaller and closer"],
+    ["model", "the ONNX file; * marks each model for which no other is both smaller and closer"],
     ["target", "operators of the graph"],
     ["experts", "format of the experts"],
     ["dense", "format of attention and lm_head"],
@@ -174,7 +174,7 @@ impl fmt::Display for Evaluation {
         let peak = self.peak_rss.map(|it| format!("; {} of memory at most", size(it)));
         write!(
             f,
-            "* the best one for some size: none is both smaller and closer\nthe reference took {seconds:.2} s{}",
+            "* no other model is both smaller and closer\nthe reference took {seconds:.2} s{}",
             peak.unwrap_or_default()
         )
     }

@@ -12,6 +12,6 @@ mod stages;
 pub use file::{ExternalTensor, ModelFile};
 pub use metadata::ModelMetadata;
 pub use model::{ExportedModel, InnerValue};
-pub use paths::{StageName, by_model};
+pub use paths::{StageName, by_model, in_folder};
 pub use running::{RunningModel, StepValues, library_for};
 pub use signature::Signature;

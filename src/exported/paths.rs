@@ -1,18 +1,29 @@
-//! The files of models by their names: a pattern stands for several, and those of a model in stages
-//! are `NAME.stage-1-of-4.onnx` to `NAME.stage-4-of-4.onnx`.
+//! The files of models by their names: a folder stands for the model in it, a pattern for several
+//! files, and those of a model in stages are `NAME.stage-1-of-4.onnx` to `NAME.stage-4-of-4.onnx`.
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Result, ensure, err};
-use crate::files::parent_dir;
+use serde_json::Value;
+
+use crate::checkpoint::{LARGEST_CONFIG, Subfolder, below, choice, nearest};
+use crate::display::listed;
+use crate::error::{Result, bail, ensure, err};
+use crate::files::{json, parent_dir};
+use crate::onnx::has_extension;
+use crate::package::GENAI_CONFIG;
+use crate::package::transformers_js::MODEL_DIR;
 
 /// Of a model's file.
 pub const EXTENSION: &str = "onnx";
 
-/// Existing paths as they are, and those that patterns match.
+/// Existing files as they are, those of the models in folders, and those that patterns match.
 pub fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in given {
+        if path.is_dir() {
+            found.extend(in_folder(path)?);
+            continue;
+        }
         let pattern = path.to_str().filter(|it| it.contains(['*', '?', '[']));
         let Some(pattern) = pattern.filter(|_| path.symlink_metadata().is_err()) else {
             found.push(path.clone());
@@ -29,6 +40,40 @@ pub fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
         );
     }
     Ok(found)
+}
+
+/// The files of the model that a folder's `genai_config.json` names, or else of the only one in the
+/// folder or in `onnx` below it.
+pub fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+    let genai = folder.join(GENAI_CONFIG);
+    if genai.is_file() {
+        let config: Value = json::parse(genai.display(), &json::read(&genai, LARGEST_CONFIG)?)?;
+        if let Some(name) = config["model"]["decoder"]["filename"].as_str() {
+            return Ok(vec![folder.join(name)]);
+        }
+    }
+    let models = |folder: &Path| {
+        let entries = folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut files: Vec<_> = entries.filter(|it| has_extension(it) && it.is_file()).collect();
+        files.sort();
+        by_model(&files)
+    };
+    let here = models(folder)?;
+    let mut found = if here.is_empty() { models(&folder.join(MODEL_DIR))? } else { here };
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => {
+            let below = below(folder);
+            let has_model = |it: &Subfolder| it.names.iter().any(|it| has_extension(it.as_ref()));
+            let instead = choice(&nearest(&below, has_model), "model");
+            let instead = instead.unwrap_or("export one, or name another folder".to_owned());
+            bail!("`{}` holds no ONNX model: {instead}", folder.display())
+        }
+        _ => {
+            let names = listed(found.iter().map(|files| files[0].display()));
+            bail!("`{}` holds several models, {names}: name one of them", folder.display())
+        }
+    }
 }
 
 /// The paths of each model, with its stages together, in the order in which they are given.

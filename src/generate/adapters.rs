@@ -44,6 +44,11 @@ pub fn read(model: &ExportedModel, files: &[PathBuf]) -> Result<Vec<AdapterFacto
             "`{}` is not an adapter file for ONNX Runtime: convert the LoRA adapter for this model with the command `adapter`",
             file.display()
         );
+        ensure!(
+            file.exists(),
+            "there is no file `{}`: name one that the command `adapter` wrote, which contains the adapter's weight",
+            file.display()
+        );
         let parameters = read_adapter(file)?.parameters;
         let problem = |(parameter, _): &(Parameter, _)| {
             let taken = factors.iter().any(|it| it.name == parameter.name);

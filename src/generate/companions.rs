@@ -3,56 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use serde_json::Value;
 
-use crate::checkpoint::{CONFIG, LARGEST_CONFIG, Subfolder, below, choice, nearest};
+use crate::checkpoint::CONFIG;
 use crate::display::listed;
-use crate::error::{Error, Result, Setting, bail, ensure, err};
-use crate::exported::{ExportedModel, by_model};
-use crate::files::{json, parent_dir};
-use crate::onnx::has_extension;
-use crate::package::tokenizer::{GENERATION_CONFIG, checkpoint_dirs, find};
+use crate::error::{Error, Result, Setting, err};
+use crate::exported::ExportedModel;
+use crate::files::parent_dir;
+use crate::package::ending_tokens;
+use crate::package::tokenizer::{GENERATION_CONFIG, checkpoint_dirs, find, require_folder};
 use crate::package::transformers_js::MODEL_DIR;
-use crate::package::{GENAI_CONFIG, ending_tokens};
 use crate::text::{ChatTemplate, Tokenizer};
-
-/// The files of a model: those that are given, the one that a folder's `genai_config.json` names, or
-/// those of the only one in a folder or in `onnx` below it.
-pub fn model_files(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let [path] = given else { return Ok(given.to_vec()) };
-    if !path.is_dir() {
-        return Ok(given.to_vec());
-    }
-    let genai = path.join(GENAI_CONFIG);
-    if genai.is_file() {
-        let config: Value = json::parse(genai.display(), &json::read(&genai, LARGEST_CONFIG)?)?;
-        if let Some(name) = config["model"]["decoder"]["filename"].as_str() {
-            return Ok(vec![path.join(name)]);
-        }
-    }
-    let models = |dir: &Path| {
-        let entries = dir.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut files: Vec<_> = entries.filter(|path| has_extension(path)).collect();
-        files.sort();
-        by_model(&files)
-    };
-    let here = models(path)?;
-    let mut found = if here.is_empty() { models(&path.join(MODEL_DIR))? } else { here };
-    match found.len() {
-        1 => Ok(found.remove(0)),
-        0 => {
-            let below = below(path);
-            let has_model = |it: &Subfolder| it.names.iter().any(|it| has_extension(it.as_ref()));
-            let instead = choice(&nearest(&below, has_model), "model");
-            let instead = instead.unwrap_or("export one, or name another folder".to_owned());
-            bail!("`{}` holds no ONNX model: {instead}", path.display())
-        }
-        _ => {
-            let names = listed(found.iter().map(|files| files[0].display()));
-            bail!("`{}` holds several models, {names}: name one of them", path.display())
-        }
-    }
-}
 
 /// The folders in which a model's companions may be, the nearest first.
 pub struct Companions {
@@ -67,8 +27,7 @@ impl Companions {
         let dir = parent_dir(&model.path);
         let mut dirs = vec![dir.to_owned()];
         if let Some(named) = named {
-            let (shown, file) = (named.display(), Tokenizer::FILE);
-            ensure!(named.is_dir(), "`{shown}` is no folder: name the one that has {file}");
+            require_folder(named)?;
             dirs = vec![named.to_owned()];
         } else {
             let real = fs::canonicalize(dir)?;

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::companions;
 use crate::display::{plural, with_thousands};
 use crate::error::{Error, Result, ensure, err};
 use crate::exported::{ExportedModel, Signature};
@@ -11,7 +10,7 @@ use crate::tensor::DType;
 
 /// Reads a model and refuses one that cannot continue a text on this machine.
 pub fn open(given: &[PathBuf]) -> Result<ExportedModel> {
-    let model = ExportedModel::open(&companions::model_files(given)?)?;
+    let model = ExportedModel::open(given)?;
     let (shown, options) = (model.path.display(), model.options);
     let on_cpu = |error: Error| error.with_remedies(exact_settings(&options, &model.formats()));
     let mut errors = Vec::new();

@@ -30,6 +30,7 @@ pub use tensors::{Filter, ListedFile, ListedTensor, Selection, Total};
 use crate::checkpoint::{self as source, CONFIG, Checkpoint, IgnoredNames};
 use crate::container::Header;
 use crate::error::{Error, Result, ensure, err};
+use crate::exported::in_folder;
 use crate::files::lossy_path;
 use crate::hub;
 use crate::onnx;
@@ -141,22 +142,16 @@ impl Inspection {
 
 /// The model in a folder that an export has filled.
 fn only_model(folder: &Path) -> Option<PathBuf> {
-    let entries = |folder: &Path| {
-        let entries = folder.read_dir().into_iter().flatten().flatten();
-        entries.map(|it| it.path()).collect::<Vec<PathBuf>>()
-    };
-    let is_of_checkpoint = |it: &PathBuf| source::is_safetensors(it) && !Header::is_own(it);
-    let is_model = |it: &PathBuf| onnx::has_extension(it);
-    let here = entries(folder);
-    // transformers.js has a config above its models.
-    let folder_of_models = if here.contains(&folder.join(CONFIG)) {
-        folder.join(MODEL_DIR)
-    } else {
-        folder.to_owned()
-    };
-    let models = entries(&folder_of_models).into_iter().filter(is_model);
-    match &models.collect::<Vec<_>>()[..] {
-        [only] if !here.iter().any(is_of_checkpoint) => Some(only.clone()),
+    let is_of_checkpoint = |it: &Path| source::is_safetensors(it) && !Header::is_own(it);
+    let mut entries = folder.read_dir().ok()?.flatten();
+    if entries.any(|it| is_of_checkpoint(&it.path())) {
+        return None;
+    }
+    // A config is that of a checkpoint, or of models for transformers.js in a folder below it.
+    let has_config = folder.join(CONFIG).exists();
+    let folder = if has_config { folder.join(MODEL_DIR) } else { folder.to_owned() };
+    match &in_folder(&folder).ok()?[..] {
+        [only] => Some(only.clone()),
         _ => None,
     }
 }

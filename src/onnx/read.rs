@@ -96,9 +96,8 @@ impl ValueInfo {
 pub fn read(path: &Path) -> Result<OnnxFile> {
     ensure!(
         !path.is_dir(),
-        "`{}` is a folder, expected an ONNX model{}",
-        path.display(),
-        within(path)
+        "`{}` is a folder, expected an ONNX model: name its file",
+        path.display()
     );
     ensure!(path.is_file(), "there is no file `{}`{}", path.display(), first_stage(path));
     let bytes = fs::metadata(path)?.len();
@@ -125,18 +124,6 @@ pub fn read(path: &Path) -> Result<OnnxFile> {
 /// Whether a path has the extension of ONNX models.
 pub fn has_extension(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "onnx")
-}
-
-/// A question whether the models in a folder were meant.
-fn within(folder: &Path) -> String {
-    let entries = folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut models: Vec<_> = entries.filter(|path| has_extension(path)).collect();
-    models.sort();
-    let models: Vec<_> = models.iter().map(|path| format!("`{}`", path.display())).collect();
-    match &models[..] {
-        [] => String::new(),
-        [.., _] => format!(" (did you mean {}?)", models.join(" or ")),
-    }
 }
 
 /// The first stage of a model of which this would be the name without stages.

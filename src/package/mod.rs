@@ -21,7 +21,7 @@ use crate::model::GraphOptions;
 use crate::publish::{Existing, Transaction};
 pub use chunk::chunk_size;
 pub use generation::{GENAI_CONFIG, ending_tokens};
-use tokenizer::{FILES, LARGEST_FILE, TokenizerSummary};
+use tokenizer::{LARGEST_FILE, TokenizerSummary};
 
 pub struct PackagedModel<'m> {
     pub path: &'m Path,
@@ -152,12 +152,7 @@ impl GenaiSummary {
             let unusable = self.left_out.join(", ");
             table.note(format!("left out, because onnxruntime-genai cannot use it: {unusable}"));
         }
-        self.tokenizer.notes(table);
-        if FILES[..2].iter().any(|name| self.tokenizer.missing.contains(name)) {
-            table.note(
-                "without the tokenizer's files beside the model, onnxruntime-genai takes tokens, not text",
-            );
-        }
+        self.tokenizer.notes(table, "onnxruntime-genai");
     }
 }
 
@@ -165,15 +160,16 @@ impl TransformersJsSummary {
     pub(crate) fn rows(&self, table: &mut Table) {
         let Self { folder, dtype, device, replaces_bf16, tokenizer } = self;
         let folder = folder.display();
+        let node = if *device == "wasm" { ", in Node device: \"cpu\"" } else { "" };
         table.row(
             "web",
-            format!("{folder}: AutoModelForCausalLM.from_pretrained(…, {{ dtype: {dtype:?}, device: {device:?} }})"),
+            format!("{folder}: AutoModelForCausalLM.from_pretrained(…, {{ dtype: {dtype:?}, device: {device:?} }}){node}"),
         );
         if *replaces_bf16 {
             table.note(
                 "BF16 is stored as F32, or as F16 for products in F16: browsers have no BF16",
             );
         }
-        tokenizer.notes(table);
+        tokenizer.notes(table, "transformers.js");
     }
 }

@@ -17,7 +17,7 @@ pub const LARGEST_FILE: u64 = 256 << 20;
 /// Special tokens and sampling parameters.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
 
-/// The tokenizer's files. Text needs the first two.
+/// The tokenizer's files.
 pub const FILES: [&str; 5] =
     [TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", CHAT_TEMPLATE, GENERATION_CONFIG];
 
@@ -103,7 +103,8 @@ impl TokenizerSummary {
         })
     }
 
-    pub(super) fn notes(&self, table: &mut Table) {
+    /// What was copied, and what the runtime lacks.
+    pub(super) fn notes(&self, table: &mut Table, runtime: &str) {
         let copied = self.copied.iter().filter_map(|path| path.file_name()?.to_str()).collect();
         for (what, names) in [
             ("copied", &copied),
@@ -114,6 +115,13 @@ impl TokenizerSummary {
             if !names.is_empty() {
                 table.note(format!("{what} {}", names.join(", ")));
             }
+        }
+        let is_missing = |name| self.missing.contains(&name);
+        if is_missing(TOKENIZER) || is_missing(TOKENIZER_CONFIG) {
+            table.note(format!("without the tokenizer's files, {runtime} takes tokens, not text"));
+        } else if is_missing(CHAT_TEMPLATE) {
+            table
+                .note(format!("without a chat template, {runtime} takes texts, not conversations"));
         }
         if let Some(id) = self.beyond_vocabulary {
             table.note(format!(
@@ -130,6 +138,12 @@ pub fn checkpoint_dirs(checkpoint_dir: &Path) -> Result<Vec<PathBuf>> {
     let real = canonicalize_existing(checkpoint_dir)?;
     let root = real.parent().filter(|_| real.ends_with("original"));
     Ok([checkpoint_dir].into_iter().chain(root).map(Path::to_owned).collect())
+}
+
+/// Refuses a folder of a tokenizer that is none.
+pub fn require_folder(path: &Path) -> Result<()> {
+    ensure!(path.is_dir(), "`{}` is no folder: name the one that has {TOKENIZER}", path.display());
+    Ok(())
 }
 
 /// A file in the first folder that has it. A folder or broken link of that name is an

@@ -25,6 +25,8 @@ pub struct TextSource {
     pub file: PathBuf,
     /// The field with the text of a line; `text` by default.
     pub field: Option<String>,
+    /// The folder with the tokenizer; that of the checkpoint if `None`.
+    pub tokenizer: Option<PathBuf>,
 }
 
 /// A model to verify, and how.

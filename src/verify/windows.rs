@@ -51,7 +51,8 @@ impl Windows {
             plural(length, "token"),
             with_thousands(context as u64)
         );
-        let tokenizer = open_tokenizer(checkpoint, config.vocab_size as usize)?;
+        let named = source.tokenizer.as_deref();
+        let tokenizer = open_tokenizer(checkpoint, named, config.vocab_size as usize)?;
         let mut ids = Vec::new();
         for text in texts(source)? {
             ids.extend(tokenizer.encode(&text, false)?);
@@ -73,19 +74,22 @@ impl Windows {
     }
 }
 
-/// The tokenizer in the folder of a checkpoint or a staged file.
-fn open_tokenizer(checkpoint: &Path, vocab: usize) -> Result<Tokenizer> {
-    let folder = if checkpoint.is_dir() { checkpoint } else { parent_dir(checkpoint) };
+/// The tokenizer in a folder that is named, or else in that of a checkpoint or a staged file.
+fn open_tokenizer(checkpoint: &Path, named: Option<&Path>, vocab: usize) -> Result<Tokenizer> {
+    let of_checkpoint = if checkpoint.is_dir() { checkpoint } else { parent_dir(checkpoint) };
+    let folder = named.unwrap_or(of_checkpoint);
+    tokenizer::require_folder(folder)?;
     let found = tokenizer::find(&tokenizer::checkpoint_dirs(folder)?, Tokenizer::FILE)?;
     let path = found.ok_or_else(|| {
         let (folder, name) = (folder.display(), Tokenizer::FILE);
-        err!("`{folder}` has no `{name}`, which a text needs: put the checkpoint's own there")
+        err!("`{folder}` has no `{name}`, which a text needs: put the checkpoint's there, or name the folder that has it")
+            .with_remedy(Setting::Tokenizer, "DIR")
     })?;
     Tokenizer::open(&path, vocab)
 }
 
 /// The text of a file, or that of each line.
-fn texts(TextSource { file, field }: &TextSource) -> Result<Vec<String>> {
+fn texts(TextSource { file, field, .. }: &TextSource) -> Result<Vec<String>> {
     let shown = file.display();
     ensure!(!file.is_dir(), "`{shown}` is a folder, expected a text: name a file");
     let extension = file.extension().unwrap_or_default();

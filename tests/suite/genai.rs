@@ -178,7 +178,7 @@ fn prints_missing_tokenizer_files() {
         "genai_config.json\n  max_length 131072 (a cache of 201 MB)\n  eos 317, 318\n",
         "  copied generation_config.json\n",
         "  missing tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja\n",
-        "  without the tokenizer's files beside the model, onnxruntime-genai takes tokens, not text\n",
+        "  without the tokenizer's files, onnxruntime-genai takes tokens, not text\n",
         "try      onnxruntime_genai.Model(\"",
     ] {
         assert_contains(&summary, line);

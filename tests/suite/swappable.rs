@@ -353,8 +353,8 @@ fn refuses_adapters_that_a_model_does_not_take() {
         nowhere all.onnx | there is nothing at `nowhere`
         dora all.onnx | key `use_dora` is set: DoRA
         attention=0 all.onnx | adapter `attention` has the weight 0
-        experts attention.onnx | `experts/adapter_model.safetensors` changes `layers.1.mlp.experts.down`, `layers.1.mlp.experts.gate_up`, `layers.2.mlp.experts.down`, `layers.2.mlp.experts.gate_up`, for which `attention.onnx` has no inputs: export the model with inputs for these; export with --adapter-as swappable --adapter-modules all
-        router-head attention.onnx | for which `attention.onnx` has no inputs
+        experts attention.onnx | `experts/adapter_model.safetensors` changes `layers.1.mlp.experts.down`, `layers.1.mlp.experts.gate_up`, `layers.2.mlp.experts.down`, `layers.2.mlp.experts.gate_up`, for which `attention.onnx` has no inputs: export the model with inputs for these; export with --adapter-as swappable --adapter-modules attention,experts
+        router-head attention.onnx | for which `attention.onnx` has no inputs: export the model with inputs for these; export with --adapter-as swappable --adapter-modules attention,router,lm-head
         whole-modules all.onnx | replaces values or adds biases, and a runtime can only add products of factors
         router-head int8.onnx | the adapter holds values of `lm_head.weight`, and `int8.onnx` holds those of its base in another format, so that nothing tells whether they differ: export the model with this adapter
         attention square.onnx | it adapts `model.layers.2.self_attn.k_proj`, and the given base has 2 layers; give the base that it was trained on, which it calls `tiny-hf-bf16`; also unfit: 3 modules

@@ -99,10 +99,16 @@ fn says_what_is_missing() {
     let home = home();
     let server = Server::start(&home);
     let here = format!("http://127.0.0.1:{}", server.port);
+    home.export("silent/onnx/model", &["--transformers-js"]);
+    fs::remove_file(home.join("silent/tokenizer.json")).unwrap();
     for (query, sentence) in [
         (
             "model=absent&packages=node_modules",
-            format!("It failed: {here}/absent/config.json is not there (404); ?model=FOLDER names the folder above onnx"),
+            format!("It failed: {here}/absent/config.json does not exist (status 404): ?model=FOLDER names the folder above onnx"),
+        ),
+        (
+            "model=silent&packages=node_modules",
+            format!("It failed: {here}/silent/tokenizer.json does not exist (status 404): copy that of the checkpoint there"),
         ),
         (
             "model=checkpoint&packages=node_modules",

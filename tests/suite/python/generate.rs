@@ -167,6 +167,11 @@ fn adapters_are_added_at_run_time() {
                 &error,
                 "the model has no input `a.A`; write the adapter for this model",
             );
+            let weighted = ["--ids", "1", "--adapter", "style.onnx_adapter=0.5"];
+            assert_contains(
+                &sentence(&mut generate(&model, &weighted)),
+                "there is no file `style.onnx_adapter=0.5`: name one that the command `adapter` wrote, which contains the adapter's weight",
+            );
             let folder = ["--ids", "1", "--adapter", text(&adapter)];
             assert_contains(
                 &sentence(&mut generate(&model, &folder)),

@@ -243,7 +243,10 @@ fn refuses_texts_and_tokenizers() {
         (Some(&larger[..]), "has ids up to 2,000, and the model's end at 1,023"),
         (Some(&whole[..whole.len() / 2]), "tokenizer.json` is not valid JSON"),
         (Some("{\"model\": {\"type\": \"BPE\"}}"), "tokenizer.json` is no tokenizer: "),
-        (None, "has no `tokenizer.json`, which a text needs: put the checkpoint's own there"),
+        (
+            None,
+            "has no `tokenizer.json`, which a text needs: put the checkpoint's there, or name the folder that has it; pass --tokenizer DIR",
+        ),
     ] {
         match content {
             Some(content) => fs::write(&tokenizer, content).unwrap(),
@@ -253,6 +256,13 @@ fn refuses_texts_and_tokenizers() {
         assert_contains(&error, expected);
         assert_eq!(error.lines().count(), 1, "{error}");
     }
+    let elsewhere = fixture("trained");
+    let of_elsewhere = ["--tokenizer", text(&elsewhere)];
+    passes(&model, &home.checkpoint(), &[of_text, of_elsewhere].concat());
+    evaluated(&home.checkpoint(), &[text(&model), of_elsewhere[0], of_elsewhere[1]]);
+    let none = [&of_text[..], &["--tokenizer", "nowhere"]].concat();
+    let error = refused(&model, &home.checkpoint(), &none);
+    assert_contains(&error, "`nowhere` is no folder: name the one that has tokenizer.json");
 }
 
 /// Records follow each other, as one text does.

@@ -112,9 +112,8 @@ fn names_files_that_are_not_what_they_should_be() {
         rm m_data.safetensors | m.onnx --checkpoint checkpoint | cannot read its weights from `./m_data.safetensors`: it does not exist: restore it, or export again
         rm m_data.safetensors; mkdir m_data.safetensors | m.onnx --checkpoint checkpoint | m_data.safetensors`: it is not a regular file: restore it, or export again
         truncate -s 5000 m.onnx | m.onnx --checkpoint checkpoint | `m.onnx` is not an ONNX model, or is truncated (failed to decode
-        true | . --checkpoint checkpoint | `.` is a folder, expected an ONNX model (did you mean `./m.onnx`?)
-        cp m.onnx n.onnx | ./ --checkpoint checkpoint | (did you mean `./m.onnx` or `./n.onnx`?)
-        true | checkpoint --checkpoint checkpoint | `checkpoint` is a folder, expected an ONNX model
+        cp m.onnx n.onnx | ./ --checkpoint checkpoint | `./` holds several models, `./m.onnx`, `./n.onnx`: name one of them
+        true | checkpoint --checkpoint checkpoint | `checkpoint` holds no ONNX model: export one, or name another folder
         true | checkpoint --checkpoint m.onnx | `m.onnx` is an ONNX model, and the checkpoint that a model was made from is expected: exchange the two paths if `checkpoint` is the checkpoint
         true | m_data.safetensors --checkpoint m.onnx | exchange the two paths if `m_data.safetensors` is the checkpoint
         true | m.onnx --checkpoint m.onnx | `m.onnx` is an ONNX model

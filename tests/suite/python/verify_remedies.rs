@@ -27,17 +27,17 @@ fn changed<'a>(options: &[&'a str], advice: &[&'a str]) -> Vec<&'a str> {
 /// Each model, and why it is refused. The first advice makes one that passes.
 #[test]
 fn advice_of_a_refused_verification_works() {
-    let table = "--for=cuda | provider `cuda` and cannot be verified on a CPU
-        --for=cuda --compute=bf16 | provider `cuda` and cannot be verified on a CPU
-        --for=cuda --experts=int4 | provider `cuda` and cannot be verified on a CPU
-        --for=cuda --experts=int8 --dense=int8 | provider `cuda` and cannot be verified on a CPU
-        --target=ort --ep=cuda | provider `cuda` and cannot be verified on a CPU
-        --for=webgpu | provider `webgpu` and cannot be verified on a CPU
-        --for=webgpu --compute=f32 --dense=int8 | provider `webgpu` and cannot be verified on a CPU
-        --for=webgpu --experts=int8 | provider `webgpu` and cannot be verified on a CPU
-        --target=ort --ep=webgpu --experts=int4 | provider `webgpu` and cannot be verified on a CPU
-        --compute=bf16 | computes in bf16 and cannot be verified
-        --compute=bf16 --tolerance=1 | computes in bf16 and cannot be verified
+    let table = "--for=cuda | provider `cuda` and cannot run on a CPU
+        --for=cuda --compute=bf16 | provider `cuda` and cannot run on a CPU
+        --for=cuda --experts=int4 | provider `cuda` and cannot run on a CPU
+        --for=cuda --experts=int8 --dense=int8 | provider `cuda` and cannot run on a CPU
+        --target=ort --ep=cuda | provider `cuda` and cannot run on a CPU
+        --for=webgpu | provider `webgpu` and cannot run on a CPU
+        --for=webgpu --compute=f32 --dense=int8 | provider `webgpu` and cannot run on a CPU
+        --for=webgpu --experts=int8 | provider `webgpu` and cannot run on a CPU
+        --target=ort --ep=webgpu --experts=int4 | provider `webgpu` and cannot run on a CPU
+        --compute=bf16 | computes in bf16, for which onnxruntime has no kernels on a CPU
+        --compute=bf16 --tolerance=1 | computes in bf16, for which onnxruntime has no kernels on a CPU
         --compute=f16 | no default tolerance for the model: it computes in f16;
         --target=ort --compute=f16 --dense=int4 | it computes in f16; onnxruntime quantizes activations
         --target=ort --dense=int8 | no default tolerance for the model: onnxruntime quantizes activations
@@ -74,7 +74,7 @@ fn advice_of_a_refused_verification_for_a_browser_works() {
     let options = ["--for=transformers-js", "--verify", "--onnxruntime", text(onnxruntime())];
     let options = export_args(&checkpoint, &model, &options);
     let sentence = failure(&options);
-    assert_contains(&sentence, "provider `webgpu` and cannot be verified on a CPU");
+    assert_contains(&sentence, "provider `webgpu` and cannot run on a CPU");
     let advice = advice(&sentence);
     let changed = [&changed(&options, &advice[0])[..], &["--json"]].concat();
     let summary = summary(binary(&changed).current_dir(&*home));
@@ -110,7 +110,7 @@ fn what_cannot_be_verified_is_refused_before_writing() {
         --target=ort --batch-size=28000 | of 28000 rows of 40 tokens are too many to verify
         --target=onnx --kv-cache --batch-size=25000 | of 25000 rows of 40 tokens are too many
         --target=ort --compute=f16 --keep-activations | model: it computes in f16; export another one
-        --target=ort --ep=cuda | `cuda` and cannot be verified on a CPU";
+        --target=ort --ep=cuda | `cuda` and cannot run on a CPU";
     for [options, expected] in cases(table) {
         let library = ["--verify", "--onnxruntime", text(onnxruntime())];
         let options = [words(options), library.to_vec()].concat();
