@@ -11,7 +11,7 @@ use gpt_oss_export::verify::ExpertUse;
 
 use super::console::Console;
 use super::values::{
-    self, Accepted, AdapterLayout, Printing, Text, adapter, export_formats, number, one_of,
+    self, Accepted, AdapterLayout, Printing, TextInput, adapter, export_formats, number, one_of,
     with_extension,
 };
 use super::verify;
@@ -42,7 +42,7 @@ pub struct Evaluate {
     #[arg(long, value_name = "TARGET", value_parser = one_of(values::TARGETS), requires = "formats")]
     target: Option<Target>,
     #[command(flatten)]
-    text: Text,
+    text: TextInput,
     /// Tokens of a window [default: 512]
     #[arg(long, value_name = "N", value_parser = number::<usize>(2..=1_048_576))]
     tokens: Option<usize>,

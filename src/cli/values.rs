@@ -125,7 +125,7 @@ pub fn export_formats(word: &str) -> Result<ExportFormats, String> {
 
 /// A text for a model to predict.
 #[derive(Args, Debug)]
-pub struct Text {
+pub struct TextInput {
     /// Text to predict instead of random tokens, in windows of --tokens
     ///
     /// UTF-8; a .jsonl file has an object with a text in each line. tokenizer.json splits it into
@@ -141,7 +141,7 @@ pub struct Text {
     tokenizer: Option<PathBuf>,
 }
 
-impl Text {
+impl TextInput {
     pub fn source(self) -> Option<TextSource> {
         let Self { text, text_field: field, tokenizer } = self;
         text.map(|file| TextSource { file, field, tokenizer })

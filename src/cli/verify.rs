@@ -10,7 +10,7 @@ use gpt_oss_export::verify::{ExpertUse, InputOptions, Report, VerifyRequest, ver
 
 use super::console::Console;
 use super::values::{
-    AdapterLayout, Ignored, Printing, Text, adapter, from_zero, number, with_extension,
+    AdapterLayout, Ignored, Printing, TextInput, adapter, from_zero, number, with_extension,
 };
 
 /// Compare a model with its checkpoint: weights byte for byte, logits in onnxruntime
@@ -35,7 +35,7 @@ pub struct Verify {
     #[command(flatten)]
     layout: AdapterLayout,
     #[command(flatten)]
-    text: Text,
+    text: TextInput,
     /// Tokens of the longest row [default: sliding window + 32], or of a window [512]
     #[arg(long, value_name = "N", value_parser = number::<usize>(1..=1_048_576))]
     tokens: Option<usize>,
