@@ -4,7 +4,9 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+#[cfg(unix)]
+use anyhow::Context;
+use anyhow::Result;
 use gpt_oss_export::display::escape_control;
 use gpt_oss_export::error::Error;
 use gpt_oss_export::progress::{Progress, Unit};

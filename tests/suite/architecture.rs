@@ -36,9 +36,7 @@ fn floors_and_owners() -> (BTreeMap<String, usize>, BTreeMap<String, Vec<String>
         let Ok(floor) = floor.trim().parse() else { continue };
         for room in rooms.split('`').skip(1).step_by(2) {
             floors.insert(room.to_owned(), floor);
-            // As in "ort; half, with `tensor`".
-            let crates = crates.split([',', ';']).map(str::trim);
-            for name in crates.filter(|name| !name.is_empty() && !name.starts_with("with ")) {
+            for name in crates.split(',').map(str::trim).filter(|name| !name.is_empty()) {
                 owners.entry(name.to_owned()).or_default().push(room.to_owned());
             }
         }
