@@ -1,6 +1,9 @@
 //! Tests of the binary on real files. Those below `python` need network and Python, for
 //! onnxruntime and onnx.
 
+// Tests of links, signals and shells are for Unix alone.
+#![cfg_attr(not(unix), allow(dead_code, unused_imports))]
+
 mod adapter_exports;
 mod adapter_files;
 mod adapter_refusals;

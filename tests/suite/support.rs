@@ -177,7 +177,6 @@ pub fn run(arguments: &[&str]) -> Output {
 }
 
 /// Runs a line of `sh` with the binary as `$0`: its status, output and errors.
-#[cfg(unix)]
 pub fn shell(line: &str, folder: &Path) -> (Option<i32>, String, String) {
     let mut shell = Command::new("sh");
     shell.args(["-c", line, env!("CARGO_BIN_EXE_gpt-oss-export")]).current_dir(folder);
@@ -187,7 +186,6 @@ pub fn shell(line: &str, folder: &Path) -> (Option<i32>, String, String) {
 }
 
 /// A line of `bash` as a user for whom limits and permissions count, unlike for root.
-#[cfg(unix)]
 pub fn as_user(line: &str) -> String {
     let root = "setpriv --reuid 65534 --regid 65534 --clear-groups";
     format!("[ $(id -u) = 0 ] && user='{root}'; exec $user bash -c '{line}' \"$0\"")
