@@ -153,7 +153,8 @@ impl AdapterConfig {
             layers,
         };
         let of_adapters = keys.used_ignored();
-        let config_keys = keys.finish(HARMLESS, |_| Ok(()))?;
+        let (config_keys, unknown) = keys.finish(HARMLESS, |_| Ok(()))?;
+        Error::all(unknown)?;
         Ok((config, IgnoredNames { config_keys, of_adapters, ..IgnoredNames::default() }))
     }
 

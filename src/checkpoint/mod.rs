@@ -110,14 +110,18 @@ impl Checkpoint {
         let mut tensors =
             selected.and_then(|files| Tensors::open_folder(folder, files, remote, ignored));
         let layers = tensors.as_ref().ok().and_then(Tensors::layers);
-        let config = json::read(&path, LARGEST_CONFIG)
+        let mut config = json::read(&path, LARGEST_CONFIG)
             .and_then(|text| ConfigFile::read(&file, &text, ignored, layers));
         if config.is_err() {
             tensors = tensors.and_then(problems::require_shards);
         }
-        let (ConfigFile { config, dialect, ignored: config_keys }, tensors) =
-            Error::both(config, tensors)?;
-        let mut checkpoint = Self::assemble(Layout::of(dialect), config, tensors, &file)?;
+        let unknown_keys = config.as_mut().ok().and_then(|it| it.unknown.take());
+        let opened = Error::both(config, tensors).and_then(|(config, tensors)| {
+            let ConfigFile { config, dialect, ignored, .. } = config;
+            Ok((Self::assemble(Layout::of(dialect), config, tensors, &file)?, ignored))
+        });
+        let ((), (mut checkpoint, config_keys)) =
+            Error::both(unknown_keys.map_or(Ok(()), Err), opened)?;
         checkpoint.ignored = IgnoredNames { config_keys, ..checkpoint.ignored }.by(ignored);
         Ok(checkpoint)
     }

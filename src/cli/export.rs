@@ -180,7 +180,7 @@ pub struct Export {
     /// Compute logits of the last token of each row only
     #[arg(help_heading = GRAPH, long)]
     last_logits: bool,
-    /// Use model-local functions shared by all layers instead of a flat graph
+    /// Write model-local functions that equal layers share
     #[arg(help_heading = GRAPH, long)]
     functions: bool,
     /// Fix the number of rows in a batch [default: symbol B]

@@ -17,7 +17,8 @@ pub fn hugging_face() -> Value {
 pub fn read_file(config: &Value, ignored: &[&str]) -> Result<ConfigFile> {
     let config_keys = ignored.iter().map(|name| (*name).to_owned()).collect();
     let ignored = IgnoredNames { config_keys, ..IgnoredNames::default() };
-    ConfigFile::read("config.json", config.to_string().as_bytes(), &ignored, None)
+    let file = ConfigFile::read("config.json", config.to_string().as_bytes(), &ignored, None)?;
+    file.unknown.map_or(Ok(ConfigFile { unknown: None, ..file }), Err)
 }
 
 pub fn read(config: &Value, ignored: &[&str]) -> Result<Config> {

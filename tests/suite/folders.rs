@@ -215,8 +215,10 @@ fn several_errors_end_with_one_line_to_paste() {
     write_index(&folder, map);
     let sentence = home.refusal("m", &[]);
     assert_contains(&sentence, "; pass --ignore-config-key note\nerror: `");
-    // A missing shard may be one that the model needs.
-    assert_ends(&sentence, "which is missing: add it");
+    assert_contains(&sentence, "names the shard `mtp.safetensors`, which is missing: add it; the");
+    let line = "--ignore-config-key note --ignore-tensor mtp.fc.weight";
+    assert_ends(&sentence, &format!("help: all of these can be passed together: {line}"));
+    home.export("m", &words(line));
 }
 
 /// Links as in Hugging Face's cache, of which one leads nowhere, because the download was broken

@@ -73,17 +73,19 @@ const HUGGING_FACE: [&str; 7] = [
 const OPENAI: [&str; 4] = ["num_experts", "rope_scaling_factor", "rope_ntk_alpha", "rope_ntk_beta"];
 
 /// What a `config.json` says.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ConfigFile {
     pub config: Config,
     pub dialect: Dialect,
     /// The keys that the user ignores, but for those that change nothing.
     pub ignored: Vec<String>,
+    /// The error for unknown keys.
+    pub unknown: Option<Error>,
 }
 
 impl ConfigFile {
     /// Parses and checks a `config.json`, and says all that is wrong with it. Unknown keys are
-    /// refused unless `ignored` has them, by name or by a pattern with `*` and `?`. The number of
+    /// errors unless `ignored` has them, by name or by a pattern with `*` and `?`. The number of
     /// layers of which there are tensors, if it is known, tells which of two others is wrong.
     pub fn read(
         file: &str,
@@ -107,14 +109,14 @@ impl ConfigFile {
                 OPENAI[0]
             );
         };
-        let ignored = keys.finish(groups, |keys| {
+        let (ignored, unknown) = keys.finish(groups, |keys| {
             config.check(file)?;
             let unused = ignored.of_base(&ignored.config_keys).filter(|it| !keys.uses(it));
             Error::all(unused.map(|it| {
                 err!("nothing to ignore: `{file}` has no unknown key `{it}`; leave this name out")
             }))
         })?;
-        Ok(Self { config, dialect, ignored })
+        Ok(Self { config, dialect, ignored, unknown })
     }
 }
 

@@ -267,17 +267,17 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// The names of the keys that the user ignores and that are not harmless by `groups`. Or all
-    /// that is wrong: what was noted, or else what `check` says of the values, and other keys
-    /// that are unread.
+    /// The names of the keys that the user ignores and that are not harmless by `groups`, and the
+    /// error for unknown keys without influence on what was read. Or all that is wrong: what was
+    /// noted, or else what `check` says of the values, and unknown keys.
     pub fn finish(
         mut self,
         groups: &[Group],
         check: impl FnOnce(&Self) -> Result<()>,
-    ) -> Result<Vec<String>> {
+    ) -> Result<(Vec<String>, Option<Error>)> {
         self.refuse_unsupported(groups);
         let unread = self.unread().filter(|(key, _)| !self.is_ignored(key));
-        let unread =
+        let (slips, mut unknown) =
             Unread { file: &self.file, known: &self.known, missing: &self.missing, groups }
                 .errors(unread);
         if !self.missing.is_empty() {
@@ -296,14 +296,17 @@ impl<'a> ConfigReader<'a> {
         if self.errors.is_empty() {
             self.errors.extend(check(&self).err());
         }
-        self.errors.extend(unread);
+        self.errors.extend(slips);
+        if !self.errors.is_empty() {
+            self.errors.extend(unknown.take());
+        }
         Error::all(std::mem::take(&mut self.errors))?;
         let matters = |key: &str, value| {
             self.overruled.contains(key)
                 || !known::find(groups, key).is_some_and(|it| it.allows(value))
         };
         let ignored = self.unread().filter(|(key, value)| matters(key, value));
-        Ok(ignored.map(|(key, _)| key.clone()).collect())
+        Ok((ignored.map(|(key, _)| key.clone()).collect(), unknown))
     }
 
     /// Notes the errors of keys that would make another model than is supported.

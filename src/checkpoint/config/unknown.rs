@@ -29,7 +29,10 @@ pub struct Unread<'k> {
 impl Unread<'_> {
     /// The errors for keys that are not harmless: one for each that seems to be a slip, and one
     /// for all others.
-    pub fn errors<'k>(self, unread: impl Iterator<Item = (&'k String, &'k Value)>) -> Vec<Error> {
+    pub fn errors<'k>(
+        self,
+        unread: impl Iterator<Item = (&'k String, &'k Value)>,
+    ) -> (Vec<Error>, Option<Error>) {
         let names =
             by_object(self.known.iter().map(String::as_str).chain(known::names(self.groups)));
         // A key that several elements of a list have counts as one.
@@ -39,17 +42,17 @@ impl Unread<'_> {
                 found.entry(for_all_elements(key)).or_default().push((key, value));
             }
         }
-        let (mut errors, mut shown, mut together) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut slips, mut shown, mut together) = (Vec::new(), Vec::new(), Vec::new());
         for (all, found) in found {
             let (key, _) = found[0];
             let is_single = found.len() == 1;
             let (name, typed) = if is_single { (key, pattern(key)) } else { (&*all, all.clone()) };
             let group = known::find(self.groups, key);
             if group.is_none()
-                && errors.len() < MOST_SLIPS
+                && slips.len() < MOST_SLIPS
                 && let Some(known) = meant(key, &names)
             {
-                errors.push(self.slip(name, typed, found[0], known));
+                slips.push(self.slip(name, typed, found[0], known));
                 continue;
             }
             let note = group.map_or_else(String::new, |group| format!(" ({group})"));
@@ -57,7 +60,7 @@ impl Unread<'_> {
             together.push((Setting::IgnoreConfigKey, typed));
         }
         let (keys, they_do) = match shown.len() {
-            0 => return errors,
+            0 => return (slips, None),
             1 => ("an unknown key", "it does"),
             _ => ("unknown keys", "they do"),
         };
@@ -66,8 +69,7 @@ impl Unread<'_> {
             self.file,
             join(&shown)
         );
-        errors.push(error.with_remedies(together));
-        errors
+        (slips, Some(error.with_remedies(together)))
     }
 
     /// The error for a key that seems to be a `known` one with a slip. Ignoring it is another reading,
