@@ -75,10 +75,12 @@ pub fn escape_control(text: &str) -> String {
     })
 }
 
-/// A word quoted for a shell where that is needed.
+/// A word quoted for a shell where that is needed, on Windows for PowerShell and `cmd`.
 pub fn shell_quote(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "/._-,".contains(c);
-    let quoted = || format!("'{}'", word.replace('\'', "'\\''"));
+    let [others, quote, escaped] =
+        if cfg!(windows) { ["/._-,\\:", "\"", "\\\""] } else { ["/._-,", "'", "'\\''"] };
+    let plain = |c: char| c.is_alphanumeric() || others.contains(c);
+    let quoted = || format!("{quote}{}{quote}", word.replace(quote, escaped));
     if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { quoted() }
 }
 

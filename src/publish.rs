@@ -15,7 +15,7 @@ use crate::background::{StopFlag, with_background};
 use crate::display::size;
 use crate::error::{Error, Result, bail, err};
 use crate::files::metadata::device;
-use crate::files::parent_dir;
+use crate::files::{canonicalize, parent_dir};
 
 /// Temporary files begin with this, and end with one of the suffixes.
 const PREFIX: &str = ".gpt-oss-export-";
@@ -64,7 +64,7 @@ impl Transaction {
     pub fn claim(&mut self, target: &Path) -> Result<()> {
         let shown = parent_dir(target);
         self.create_folder(shown)?;
-        let folder = shown.canonicalize().map_err(cannot_write(shown))?;
+        let folder = canonicalize(shown).map_err(cannot_write(shown))?;
         if let Entry::Vacant(entry) = self.locks.entry(folder) {
             let lock = Lock::of_folder(entry.key(), shown)?;
             entry.insert(lock);
@@ -75,7 +75,7 @@ impl Transaction {
     /// The path that the bytes of `target` have now.
     pub fn current_path(&self, target: &Path) -> PathBuf {
         let identity = |path: &Path| {
-            (parent_dir(path).canonicalize().ok(), path.file_name().map(ToOwned::to_owned))
+            (canonicalize(parent_dir(path)).ok(), path.file_name().map(ToOwned::to_owned))
         };
         let pending = self.files.iter().find(|(_, path, _)| identity(path) == identity(target));
         pending.map_or(target, |(file, ..)| file.path()).to_owned()

@@ -15,7 +15,7 @@ use crate::container::{Header, StoredTensor};
 use crate::display::{also, listed, plural};
 use crate::error::{Error, Result, Setting, bail, ensure, err};
 use crate::files::foreign::{MERGE_ADAPTER, NOT_GATHERED};
-use crate::files::parent_dir;
+use crate::files::{canonicalize, parent_dir};
 use crate::onnx::ADAPTER_EXTENSION;
 use crate::progress::Silent;
 use crate::weights::{ElementKind, FileCache, Weight, has_equal_values, require_finite};
@@ -91,7 +91,7 @@ impl AdapterFile {
     pub fn name(&self) -> String {
         let folder = parent_dir(&self.weights);
         // `.` has no name.
-        let real = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        let real = canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
         real.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 

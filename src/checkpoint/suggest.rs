@@ -13,7 +13,7 @@ use super::similar::most_like;
 use crate::display::{listed, several};
 use crate::error::{Error, Result, Setting, ensure, err};
 use crate::files::foreign::{self, Foreign, ForeignName};
-use crate::files::{parent_dir, require_file};
+use crate::files::{canonicalize, parent_dir, require_file};
 
 pub const CONFIG: &str = "config.json";
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -296,7 +296,7 @@ fn below(folder: &Path, lacks: &str, has_weights: bool) -> Option<Error> {
 /// that were saved in parts.
 fn above(folder: &Path, lacks: &str) -> Option<Error> {
     // The real path, because `.` has no parent in its name.
-    let real = folder.canonicalize().ok()?;
+    let real = canonicalize(folder).ok()?;
     let above = real.parent()?;
     if is_checkpoint(above) {
         return Some(err!("{lacks}; `{}` above it holds a checkpoint: use it", above.display()));

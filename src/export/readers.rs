@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::container::Header;
 use crate::error::Result;
-use crate::files::parent_dir;
+use crate::files::{canonicalize, parent_dir};
 use crate::onnx;
 
 /// How many folders may hold models that read a file: its own, and those above it.
@@ -29,14 +29,14 @@ pub fn unread_weights(model: &Path) -> Vec<PathBuf> {
     let read = models(folder).map(|model| files_of(&model)).collect::<Result<Vec<_>>>();
     let Ok(read) = read else { return Vec::new() };
     let read: BTreeSet<PathBuf> = read.into_iter().flatten().collect();
-    weights.retain(|path| path.canonicalize().is_ok_and(|real| !read.contains(&real)));
+    weights.retain(|path| canonicalize(path).is_ok_and(|real| !read.contains(&real)));
     weights.sort();
     weights
 }
 
 /// The models in the folder of a file and above it that read the file.
 pub fn readers(file: &Path) -> BTreeSet<PathBuf> {
-    let Ok(real) = file.canonicalize() else { return BTreeSet::new() };
+    let Ok(real) = canonicalize(file) else { return BTreeSet::new() };
     let reads_it =
         |model: &PathBuf| files_of(model).is_ok_and(|mut files| files.any(|it| it == real));
     models(parent_dir(file)).filter(reads_it).collect()
@@ -44,7 +44,7 @@ pub fn readers(file: &Path) -> BTreeSet<PathBuf> {
 
 fn models(folder: &Path) -> impl Iterator<Item = PathBuf> {
     let is_small = |path: &PathBuf| path.metadata().is_ok_and(|it| it.len() <= LARGEST_GRAPH);
-    let real = folder.canonicalize().unwrap_or_default();
+    let real = canonicalize(folder).unwrap_or_default();
     let above: Vec<PathBuf> = real.ancestors().take(FOLDERS).skip(1).map(Path::to_owned).collect();
     let above = above.into_iter().flat_map(|it| entries(&it)).filter(is_small);
     entries(folder).chain(above).filter(|path| onnx::has_extension(path))
@@ -54,7 +54,7 @@ fn models(folder: &Path) -> impl Iterator<Item = PathBuf> {
 fn files_of(model: &Path) -> Result<impl Iterator<Item = PathBuf> + use<>> {
     let folder = parent_dir(model).to_owned();
     let files = onnx::read(model)?.external_files().into_keys();
-    Ok(files.filter_map(move |file| folder.join(file).canonicalize().ok()))
+    Ok(files.filter_map(move |file| canonicalize(folder.join(file)).ok()))
 }
 
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {

@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use dunce::canonicalize;
 use fs_err as fs;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
@@ -96,7 +97,7 @@ pub fn canonicalize_existing(path: &Path) -> io::Result<PathBuf> {
         )
     })?;
     for existing in absolute.ancestors() {
-        if let Ok(real) = existing.canonicalize() {
+        if let Ok(real) = canonicalize(existing) {
             let rest = absolute.strip_prefix(existing).expect("an ancestor");
             return Ok(if rest.as_os_str().is_empty() { real } else { real.join(rest) });
         }

@@ -7,6 +7,7 @@ use fs_err as fs;
 use crate::display::{also, listed};
 use crate::error::{Result, Setting, bail, ensure, err};
 use crate::exported::{ExportedModel, StageName};
+use crate::files::canonicalize;
 use crate::files::positional::read_exact_at;
 use crate::graph::Dim;
 use crate::onnx::{ADAPTER_EXTENSION, Parameter, ValueInfo, dtype_name, read_adapter};
@@ -74,14 +75,14 @@ pub fn read(model: &ExportedModel, files: &[PathBuf]) -> Result<Vec<AdapterFacto
 /// Refuses the adapter of a stage without those of the other stages beside it. A stage of which the
 /// adapter changes nothing has no file.
 fn require_stages(files: &[PathBuf]) -> Result<()> {
-    let real: Vec<_> = files.iter().map(|file| file.canonicalize().ok()).collect();
+    let real: Vec<_> = files.iter().map(|file| canonicalize(file).ok()).collect();
     for file in files {
         // The names of stages are those of models.
         let model = file.with_extension("onnx");
         let Some(stage) = StageName::of(&model) else { continue };
         let others = stage.beside(ADAPTER_EXTENSION);
         let lacking: Vec<_> =
-            others.iter().filter(|it| !real.contains(&it.canonicalize().ok())).collect();
+            others.iter().filter(|it| !real.contains(&canonicalize(it).ok())).collect();
         ensure!(
             lacking.is_empty(),
             "`{}` is the adapter of stage {} of {} alone: give those of the other stages too, {}",

@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
-
 use crate::checkpoint::CONFIG;
 use crate::display::listed;
 use crate::error::{Error, Result, Setting, err};
 use crate::exported::ExportedModel;
-use crate::files::parent_dir;
+use crate::files::{canonicalize, parent_dir};
 use crate::package::ending_tokens;
 use crate::package::tokenizer::{GENERATION_CONFIG, checkpoint_dirs, find, require_folder};
 use crate::package::transformers_js::MODEL_DIR;
@@ -30,7 +28,7 @@ impl Companions {
             require_folder(named)?;
             dirs = vec![named.to_owned()];
         } else {
-            let real = fs::canonicalize(dir)?;
+            let real = canonicalize(dir)?;
             dirs.extend(real.parent().filter(|_| real.ends_with(MODEL_DIR)).map(Path::to_owned));
             for tensor in model.tensors() {
                 for dir in checkpoint_dirs(parent_dir(&tensor.data.file))? {

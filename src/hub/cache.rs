@@ -9,6 +9,7 @@ use super::RepoPath;
 use super::folder::{DownloadRecord, ref_path};
 use super::listing::{HubFolder, Listing, Offline, RemoteFile, is_hash};
 use crate::error::{Error, Result, Setting, err};
+use crate::files::canonicalize;
 
 /// A repository in Hugging Face's cache: files named by their digests, and a folder of links
 /// to them for each commit.
@@ -61,7 +62,7 @@ pub fn list_offline(source: HubFolder, cache: Option<&Cache>, by: &'static str) 
     });
     let snapshot = cached.iter().flat_map(|cached| {
         paths(name, &cached.snapshot).filter_map(|path| {
-            let blob = cached.snapshot.join(&path).canonicalize().ok()?;
+            let blob = canonicalize(cached.snapshot.join(&path)).ok()?;
             let digest = blob.file_name()?.to_str()?.to_owned();
             RemoteFile::new(path, blob.metadata().ok()?.len(), digest)
         })

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::message;
 use crate::error::{Kind, Result, Setting, bail, err};
+use crate::files::canonicalize;
 
 /// The library of onnxruntime that this process runs.
 #[derive(Clone, Debug, Serialize)]
@@ -88,7 +89,7 @@ impl Library {
     /// Loads the library at a path, or a bare name from where the system looks.
     fn open(path: &Path) -> Result<Self> {
         let is_bare = path.components().count() == 1;
-        let real = if is_bare { path.to_owned() } else { path.canonicalize()? };
+        let real = if is_bare { path.to_owned() } else { canonicalize(path)? };
         if let Some((library, _)) = LOADED.get() {
             if library.path == real {
                 return Ok(library.clone());

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use ::ort::ErrorCode;
 use ::ort::value::{DynValue, Tensor};
-use fs_err as fs;
 use half::f16;
 
 use super::{Library, message};
 use crate::background::{StopFlag, with_background};
 use crate::error::{Error, Result, bail, err};
-use crate::files::parent_dir;
+use crate::files::{canonicalize, parent_dir};
 use crate::progress::Progress;
 use crate::tensor::DType;
 
@@ -41,7 +40,7 @@ impl Session {
         let builder = builder.with_config_entry("session.force_spinning_stop", "1");
         let mut builder = builder.map_err(|error| failed(error.into()))?;
         if edited.is_some() {
-            let folder = parent_dir(&fs::canonicalize(model)?).display().to_string();
+            let folder = parent_dir(&canonicalize(model)?).display().to_string();
             let configured = builder.with_config_entry(FOLDER, folder);
             builder = configured.map_err(|error| failed(error.into()))?;
         }

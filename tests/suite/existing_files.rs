@@ -14,6 +14,7 @@ use crate::support::{
 
 /// A checkpoint, an adapter, a staged file, and files of other programs, each in the place of what
 /// an export would write. No advice is to delete what an export did not write.
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn files_that_are_read_or_of_others_are_never_to_be_deleted() {
     let table = "--checkpoint checkpoint --save-weights checkpoint/model.safetensors --skip-onnx | `checkpoint/model.safetensors` is a file of the checkpoint, which is read: choose another name
@@ -97,6 +98,7 @@ fn advice_of_damaged_copies_works() {
 }
 
 /// Weights that an export wrote, in a folder without a checkpoint: what each command takes.
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn staged_files_in_a_folder_are_named_for_each_command() {
     let home = Home::with("tiny");

@@ -26,6 +26,7 @@ fn assert_refused(home: &Home, arguments: &[&str], expected: &str) {
     assert_contains(&sentence(command.current_dir(&**home)), expected);
 }
 
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn refuses_prompts_that_the_model_cannot_take() {
     let home = trained("");
@@ -202,6 +203,7 @@ fn broken_tokenizers() -> Vec<(&'static str, Value, &'static str)> {
     ]
 }
 
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn refuses_broken_and_hostile_tokenizers_quickly_with_little_memory() {
     let home = trained("");
@@ -249,6 +251,7 @@ fn refuses_broken_and_hostile_tokenizers_quickly_with_little_memory() {
     refused("has 68157440 bytes, expected at most 67 MB");
 }
 
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn refuses_broken_and_hostile_templates_quickly_with_little_memory() {
     let home = trained("");

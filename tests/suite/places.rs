@@ -20,6 +20,7 @@ fn assert_said(table: &str) {
     }
 }
 
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn a_checkpoint_nearby_is_named() {
     assert_said(
@@ -33,6 +34,7 @@ fn a_checkpoint_nearby_is_named() {
 }
 
 /// What lies deeper than the folder that was given, and the folder in it to export, or none.
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn what_lies_deeper_is_named() {
     // `save F` makes a checkpoint, `adapter F` an adapter, `file P` an empty file.
@@ -113,6 +115,7 @@ fn parts_beside_a_config_are_named() {
 }
 
 /// The advice to rename a file is followed.
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn files_are_renamed_by_content() {
     // What is done to a folder, the end of the sentence, and what it says.
@@ -133,6 +136,7 @@ fn files_are_renamed_by_content() {
     }
 }
 
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn a_file_under_another_name_is_named() {
     assert_said(
@@ -154,6 +158,7 @@ fn a_file_under_another_name_is_named() {
 
 /// Unfinished downloads, parts and pointers: beside a file, and in the place of one of which others
 /// are there.
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn what_is_in_the_place_of_files_is_named() {
     let split = "mv C/model.safetensors C/model-00001-of-00002.safetensors";
@@ -225,6 +230,7 @@ fn leftovers_beside_whole_files_are_no_matter() {
     }
 }
 
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn a_link_to_nothing_is_named() {
     assert_said(
@@ -272,6 +278,7 @@ fn saves_in_other_formats_are_named() {
     }
 }
 
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn what_is_missing_is_to_be_added() {
     assert_said(
@@ -291,6 +298,7 @@ fn what_is_missing_is_to_be_added() {
     }
 }
 
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn far_names_are_not_suggested() {
     let home = Home::new();
@@ -305,6 +313,7 @@ fn far_names_are_not_suggested() {
 
 /// The weights of an adapter without its config, wherever they are given; with the config they are
 /// an adapter.
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn adapters_without_a_config_are_told_as_such() {
     let table = "--checkpoint A --output m.onnx | A/adapter_model.safetensors
@@ -337,6 +346,7 @@ fn adapters_without_a_config_are_told_as_such() {
 }
 
 /// A file that runtimes load in the place of the folder that it was made from.
+#[cfg_attr(windows, ignore = "needs sh")]
 #[test]
 fn adapters_for_runtimes_are_told_as_such() {
     let home = Home::new();

@@ -280,19 +280,24 @@ pub fn sentence(command: &mut Command) -> String {
     sentence.trim_end().to_owned()
 }
 
+/// A text whose paths have the same separators on all systems.
+fn portable(text: &str) -> String {
+    if cfg!(windows) { text.replace('\\', "/") } else { text.to_owned() }
+}
+
 #[track_caller]
 pub fn assert_contains(text: &str, part: &str) {
-    assert!(text.contains(part), "{text}\nlacks: {part}");
+    assert!(portable(text).contains(&portable(part)), "{text}\nlacks: {part}");
 }
 
 #[track_caller]
 pub fn assert_starts(text: &str, start: &str) {
-    assert!(text.starts_with(start), "{text}\ndoes not start: {start}");
+    assert!(portable(text).starts_with(&portable(start)), "{text}\ndoes not start: {start}");
 }
 
 #[track_caller]
 pub fn assert_ends(text: &str, end: &str) {
-    assert!(text.ends_with(end), "{text}\ndoes not end: {end}");
+    assert!(portable(text).ends_with(&portable(end)), "{text}\ndoes not end: {end}");
 }
 
 /// Arguments that export a checkpoint as a model.
