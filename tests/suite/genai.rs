@@ -101,7 +101,7 @@ fn configs_of_former_models_are_told() {
     let (_, summary) = home.export("out/other", &[]);
     assert_eq!(summary.get("outdated"), None, "the config has another name");
     let (_, summary) = home.export("out/model", &[]);
-    assert_eq!(summary["outdated"], json!([home.join("out/genai_config.json")]));
+    assert_eq!(summary["outdated"], json!([home.join("out").join("genai_config.json")]));
     let output = run(&export_args(&home.checkpoint(), &home.join("out/model.onnx"), &[]));
     let warning = "out/genai_config.json` was written for the model that this one replaces: delete it, or export with the files for onnxruntime-genai\n";
     assert_ends(&String::from_utf8(output.stderr).unwrap(), warning);

@@ -280,9 +280,15 @@ pub fn sentence(command: &mut Command) -> String {
     sentence.trim_end().to_owned()
 }
 
-/// A text whose paths have the same separators on all systems.
-fn portable(text: &str) -> String {
-    if cfg!(windows) { text.replace('\\', "/") } else { text.to_owned() }
+/// A text that is the same on all systems: on Windows paths have other separators, and words
+/// other quotes.
+pub fn portable(text: &str) -> String {
+    if cfg!(windows) { text.replace('\\', "/").replace(['"', '\''], "") } else { text.to_owned() }
+}
+
+#[track_caller]
+pub fn assert_same(text: &str, expected: &str) {
+    assert_eq!(portable(text), portable(expected));
 }
 
 #[track_caller]

@@ -9,7 +9,9 @@ use crate::inspect::inspect;
 use crate::layout_fixtures::{
     Tensors, config, home, in_folder, in_layout, renamed, tiny, write_shards,
 };
-use crate::support::{Home, assert_contains, assert_ends, cases, fixture, open, read_json};
+use crate::support::{
+    Home, assert_contains, assert_ends, assert_same, cases, fixture, open, read_json,
+};
 use crate::tensor_problems::{rename, with};
 
 fn config_of(layout: &str) -> Value {
@@ -221,11 +223,11 @@ fn tensors_of_the_other_layout_are_named() {
             let path = home.checkpoint().display().to_string();
             let names = [original, hugging_face];
             let [ours, theirs] = if config == "hf" { [names[1], names[0]] } else { names };
-            assert_eq!(
-                home.refusal("m", &[]),
-                format!(
+            assert_same(
+                &home.refusal("m", &[]),
+                &format!(
                     "`{path}/config.json` is a config of {ours}, and the tensors in `{path}` have the names of {theirs}, such as `{prefix}{example}`: {end}"
-                )
+                ),
             );
         }
     }

@@ -1,12 +1,12 @@
 //! Folders for transformers.js.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::layout_fixtures::{Tensors, config, home, in_layout};
 use crate::support::{
     Home, assert_contains, assert_ends, binary, cases, contents, copy_folder, export, export_args,
-    failure, fixture, paths, printed, read_json, staged_args, text, words,
+    failure, fixture, paths, portable, printed, read_json, staged_args, text, words,
 };
 use safetensors::Dtype;
 use serde_json::json;
@@ -129,7 +129,8 @@ fn keeps_entries_of_other_models() {
     let export = |name: &str, compute: &str, size: &str| {
         let options = ["--transformers-js", "--compute", compute, "--max-shard-size", size];
         let data = format!("{}_data", text(&home.export(&format!("web/onnx/{name}"), &options).0));
-        let files = paths(&folder).iter().filter(|path| text(path).starts_with(&data)).count();
+        let is_data = |path: &&PathBuf| portable(text(path)).starts_with(&portable(&data));
+        let files = paths(&folder).iter().filter(is_data).count();
         (read_json(&path), files)
     };
     fs::write(&path, r#"{"model_type": "x", "transformers.js_config": {"dtype": "q4"}}"#).unwrap();
