@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -216,7 +216,7 @@ pub fn repository() -> Home {
 /// The files below a folder, relative to it, without the metadata of downloads.
 pub fn files(folder: &Path) -> Vec<String> {
     let files = paths(folder).into_iter().filter(|path| path.is_file());
-    let files = files.map(|path| text(path.strip_prefix(folder).unwrap()).replace('\\', "/"));
+    let files = files.map(|path| text(path.strip_prefix(folder).unwrap()).replace(MAIN_SEPARATOR, "/"));
     files.filter(|path| !path.contains(".cache/")).collect()
 }
 
