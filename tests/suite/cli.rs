@@ -3,8 +3,8 @@
 use std::fs;
 
 use crate::support::{
-    Home, assert_contains, assert_starts, binary, cases, export, export_args, failure, fixture,
-    printed, run, shell, staged_args, text, words,
+    Home, assert_contains, assert_ends, assert_starts, binary, cases, export, export_args, failure,
+    fixture, printed, run, shell, staged_args, text, words,
 };
 use serde_json::json;
 
@@ -65,7 +65,7 @@ fn summary_tells_what_to_type() {
     };
     let staged = summary(&["--save-weights", "my weights.safetensors", "--skip-onnx"]);
     let next = "next     gpt-oss-export --weights 'my weights.safetensors' --output model.onnx\n";
-    assert!(staged.ends_with(next), "{staged}");
+    assert_ends(&staged, next);
     let ort = ["--output", "m.onnx", "--target", "ort", "--dense", "int8"];
     let table = "| keep activations in float if that rounds too much | --keep-activations
         --experts int8 | keep activations in float, with experts in int4x2, if that rounds too much | --experts int4x2 --keep-activations";

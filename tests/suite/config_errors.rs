@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::layout_fixtures::{config, home, in_layout};
 use crate::support::{
-    Home, assert_contains, assert_starts, cases, export_args, failure, run, text, words,
+    Home, assert_contains, assert_same, assert_starts, cases, export_args, failure, run, text,
+    words,
 };
 
 /// The tiny model with an edited config.
@@ -208,7 +209,7 @@ fn objects_that_differ_are_told_before_they_are_judged() {
         let expected = format!(
             "CONFIG: `rope_parameters` must be the same as `rope_scaling`: {differences}; ignore the one that is wrong; pass --ignore-config-key 'rope_parameters.*' or --ignore-config-key 'rope_scaling.*'"
         );
-        assert_eq!(refusal(&home), [expected], "{edits}");
+        assert_same(&refusal(&home).join("\n"), &expected);
         for object in ["rope_parameters.*", "rope_scaling.*"] {
             let (checkpoint, model) = (home.checkpoint(), home.join("m.onnx"));
             let options = ["--ignore-config-key", object];

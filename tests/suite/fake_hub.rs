@@ -216,7 +216,8 @@ pub fn repository() -> Home {
 /// The files below a folder, relative to it, without the metadata of downloads.
 pub fn files(folder: &Path) -> Vec<String> {
     let files = paths(folder).into_iter().filter(|path| path.is_file());
-    let files = files.map(|path| text(path.strip_prefix(folder).unwrap()).replace(MAIN_SEPARATOR, "/"));
+    let files =
+        files.map(|path| text(path.strip_prefix(folder).unwrap()).replace(MAIN_SEPARATOR, "/"));
     files.filter(|path| !path.contains(".cache/")).collect()
 }
 
