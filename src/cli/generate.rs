@@ -21,7 +21,7 @@ use super::values::{Printing, from_zero, is_model, number};
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("input")))]
 #[command(mut_arg("json", |it| it.help("Print the text and numbers about it as one JSON object")))]
-#[command(mut_arg("quiet", |it| it.help("Print the text and errors alone")))]
+#[command(mut_arg("quiet", |it| it.help("Print the text, errors and warnings alone")))]
 pub struct Generate {
     /// Model or its folder; of a model in stages, one stage stands for all
     #[arg(value_name = "FILE.onnx|DIR", required = true)]

@@ -70,7 +70,7 @@ pub struct Json {
 pub struct Printing {
     #[command(flatten)]
     json: Json,
-    /// Print nothing but errors
+    /// Print errors and warnings alone
     #[arg(long, conflicts_with = "json")]
     pub quiet: bool,
 }
