@@ -224,7 +224,7 @@ fn refuses_damaged_and_foreign_weights_files() {
 #[test]
 fn suggests_similar_and_enclosing_folders() {
     let home = Home::new();
-    let home = home.canonicalize().unwrap();
+    let home = dunce::canonicalize(&*home).unwrap();
     let checkpoint = home.join("gpt-oss-20b");
     copy_folder(&fixture("tiny"), &checkpoint);
     fs::create_dir(checkpoint.join("onnx")).unwrap();

@@ -175,7 +175,7 @@ fn needless_entries_of_an_index_can_be_ignored() {
         let sentence = home.refusal("m", &[]);
         assert_ends(&sentence, expected);
         let (_, advised) = sentence.rsplit_once(' ').unwrap();
-        for ignored in [advised.trim_matches('\''), other] {
+        for ignored in [advised.trim_matches(['\'', '"']), other] {
             home.export("m", &["--ignore-tensor", ignored]);
             export(&["inspect", text(&home.checkpoint()), "--ignore-tensor", ignored]);
         }

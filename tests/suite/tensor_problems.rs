@@ -26,7 +26,8 @@ pub fn rename(tensors: &mut Tensors, from: &str, to: &str) {
 /// The options that a sentence advises, one list for each alternative.
 pub fn advised(sentence: &str) -> Vec<Vec<String>> {
     let (_, advice) = sentence.rsplit_once("; pass ").unwrap();
-    let words = |it: &str| it.split(' ').map(|word| word.trim_matches('\'').to_owned()).collect();
+    let words =
+        |it: &str| it.split(' ').map(|word| word.trim_matches(['\'', '"']).to_owned()).collect();
     advice.split(" or ").map(words).collect()
 }
 
