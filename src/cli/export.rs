@@ -152,10 +152,10 @@ pub struct Export {
     accept_rounding: bool,
     /// Dtype of attention, matrix products and cache [default: f32, on GPUs f16]
     ///
-    /// The residual stream, norms and routers are always f32.
+    /// The residual stream and norms are always f32, and the products of routers.
     #[arg(help_heading = PRECISION, long, value_name = "DTYPE", value_parser = one_of(values::COMPUTE_DTYPES))]
     compute: Option<DType>,
-    /// Keep activations in float beside integer weights
+    /// Keep activations in float with integer weights
     ///
     /// ONNX Runtime's fast integer kernels on CPUs quantize activations to 8 bits.
     #[arg(help_heading = PRECISION, long)]
