@@ -89,11 +89,11 @@ pub const FAULTS: [(Fault, &[&str], &[&str]); 9] = [
         Fault {
             name: "windows a layer late",
             file: "checkpoint/config/mod.rs",
-            right: "Ok(Self { config, dialect, ignored })",
+            right: "Ok(Self { config, dialect, ignored, unknown })",
             wrong: "
                 let mut config = config;
                 if PLANTED { config.windows.rotate_right(1); }
-                Ok(Self { config, dialect, ignored })",
+                Ok(Self { config, dialect, ignored, unknown })",
         },
         &[],
         &[],
@@ -102,11 +102,11 @@ pub const FAULTS: [(Fault, &[&str], &[&str]); 9] = [
         Fault {
             name: "swiglu_limit ignored",
             file: "checkpoint/config/mod.rs",
-            right: "Ok(Self { config, dialect, ignored })",
+            right: "Ok(Self { config, dialect, ignored, unknown })",
             wrong: "
                 let mut config = config;
                 if PLANTED { config.swiglu_limit = 7.0; }
-                Ok(Self { config, dialect, ignored })",
+                Ok(Self { config, dialect, ignored, unknown })",
         },
         &[],
         &[],
@@ -115,11 +115,11 @@ pub const FAULTS: [(Fault, &[&str], &[&str]); 9] = [
         Fault {
             name: "YaRN's factor under another dialect's key",
             file: "checkpoint/config/mod.rs",
-            right: "Ok(Self { config, dialect, ignored })",
+            right: "Ok(Self { config, dialect, ignored, unknown })",
             wrong: "
                 let mut config = config;
                 if PLANTED { config.rope.factor = 1.0; }
-                Ok(Self { config, dialect, ignored })",
+                Ok(Self { config, dialect, ignored, unknown })",
         },
         &[],
         &[],
