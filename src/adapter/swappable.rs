@@ -75,14 +75,21 @@ pub enum ModuleGroup {
 }
 
 impl ModuleGroup {
-    /// Those that others consist of, with their names.
-    const SMALLEST: [(Self, &str); 5] = [
-        (Self::Attention, "attention"),
-        (Self::Router, "router"),
-        (Self::Experts, "experts"),
-        (Self::LmHead, "lm-head"),
-        (Self::Embedding, "embedding"),
-    ];
+    /// The groups that have no matrix in common.
+    const DISJOINT: [Self; 5] =
+        [Self::Attention, Self::Router, Self::Experts, Self::LmHead, Self::Embedding];
+
+    /// The value of [`Setting::AdapterModules`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attention => "attention",
+            Self::Router => "router",
+            Self::Experts => "experts",
+            Self::LmHead => "lm-head",
+            Self::Embedding => "embedding",
+            Self::All => "all",
+        }
+    }
 
     /// Whether a matrix with this path belongs to the group.
     fn has(self, matrix: &str) -> bool {
@@ -163,9 +170,9 @@ fn require_slots(adapter: &Adapter, slots: &[Slot], model: &Path) -> Result<()> 
     }
     let changed = adapter.terms.iter().map(|term| &term.matrix);
     let matrices: Vec<&String> = slots.iter().map(|slot| &slot.matrix).chain(changed).collect();
-    let is_needed = |group: ModuleGroup| matrices.iter().any(|matrix| group.has(matrix));
-    let groups = ModuleGroup::SMALLEST.into_iter().filter(|(group, _)| is_needed(*group));
-    let groups = groups.map(|(_, name)| name).collect::<Vec<_>>().join(",");
+    let is_needed = |group: &ModuleGroup| matrices.iter().any(|matrix| group.has(matrix));
+    let groups = ModuleGroup::DISJOINT.into_iter().filter(is_needed).map(ModuleGroup::name);
+    let groups = groups.collect::<Vec<_>>().join(",");
     let file = adapter.file.display();
     let error = err!(
         "`{file}` changes {}, for which `{}` has no inputs: export the model with inputs for these",

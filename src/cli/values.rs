@@ -250,12 +250,12 @@ pub const ADAPTER_AS: [Word<AdapterAs>; 3] = [
 ];
 
 pub const ADAPTER_MODULES: [Word<ModuleGroup>; 6] = [
-    ("attention", ModuleGroup::Attention, "q, k, v and o"),
-    ("router", ModuleGroup::Router, ""),
-    ("experts", ModuleGroup::Experts, "gate_up and down"),
-    ("lm-head", ModuleGroup::LmHead, ""),
-    ("embedding", ModuleGroup::Embedding, ""),
-    ("all", ModuleGroup::All, "Whatever adapters may change in the checkpoint"),
+    (ModuleGroup::Attention.name(), ModuleGroup::Attention, "q, k, v and o"),
+    (ModuleGroup::Router.name(), ModuleGroup::Router, ""),
+    (ModuleGroup::Experts.name(), ModuleGroup::Experts, "gate_up and down"),
+    (ModuleGroup::LmHead.name(), ModuleGroup::LmHead, ""),
+    (ModuleGroup::Embedding.name(), ModuleGroup::Embedding, ""),
+    (ModuleGroup::All.name(), ModuleGroup::All, "Whatever adapters may change in the checkpoint"),
 ];
 
 pub const EXTERNAL_DATA: [Word<ExternalData>; 3] = [

@@ -28,12 +28,12 @@ pub fn prepare(
     let instead = |error: Error| error.with_remedies(exact_settings(options, formats));
     if provider != Provider::Cpu {
         return Err(instead(err!(
-            "{model} is for the execution provider `{provider}` and cannot run on a CPU: export a second model in its formats for the provider `cpu` to another place, and take that"
+            "{model} is for the execution provider `{provider}` and cannot run on a CPU: export a second model with its formats for the provider `cpu` to another place, and use that one"
         )));
     }
     if compute == DType::BF16 {
         return Err(instead(err!(
-            "{model} computes in bf16, for which onnxruntime has no kernels on a CPU: export a second model that computes in f32 to another place, and take that"
+            "{model} computes in bf16, for which onnxruntime has no kernels on a CPU: export a second model that computes in f32 to another place, and use that one"
         )));
     }
     // A model of fixed sizes may be too large, whatever the checkpoint.

@@ -79,7 +79,7 @@ pub struct ConfigFile {
     pub dialect: Dialect,
     /// The keys that the user ignores, but for those that change nothing.
     pub ignored: Vec<String>,
-    /// The error for unknown keys.
+    /// The error for unknown keys, to be reported with those of the tensors.
     pub unknown: Option<Error>,
 }
 
